@@ -1,0 +1,44 @@
+"""The event loops under comparison: their names, their versions, and how each makes a loop.
+
+The parent process asks what is installed; each child process calls `factory` for its one loop.
+Never imports a loop before it is asked for: rsloop patches asyncio when it is imported, so two
+loops must not share a process.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import platform
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+
+OURS = "aioxide"
+# The best of these in a run is its "best peer". rsloop's figures only stand beside.
+COUNTED = ("asyncio", "uvloop", "rloop")
+OPTIONAL = ("rsloop",)
+NAMES = (*COUNTED, *OPTIONAL, OURS)
+# The server without any event loop and without Python, in the network benches.
+BARE = "bare C"
+
+
+def factory(name: str) -> Callable[[], AbstractEventLoop]:
+    """Import the loop called `name` into this process and return what makes one."""
+    if name not in NAMES:
+        raise ValueError(f"no event loop is called {name!r}; there are {', '.join(NAMES)}")
+    make: Callable[[], AbstractEventLoop] = importlib.import_module(name).new_event_loop
+    return make
+
+
+def is_installed(name: str) -> bool:
+    """Whether `factory(name)` would find its package; nothing is imported to learn it."""
+    return importlib.util.find_spec(name) is not None
+
+
+def version(name: str) -> str:
+    """The version of an installed loop, as its package states it."""
+    if name == "asyncio":
+        return f"of CPython {platform.python_version()}"
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "without a version"

@@ -1,0 +1,36 @@
+//! The compiled module `aioxide._aioxide`: a table of contents.
+
+#![forbid(unsafe_code)]
+
+use pyo3::prelude::*;
+
+/// The native half of aioxide.
+#[pymodule(gil_used = true)]
+mod _aioxide {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use runtime::event_loop::BaseEventLoop;
+    #[pymodule_export]
+    use runtime::futures::Future;
+    #[pymodule_export]
+    use runtime::handles::{Handle, TimerHandle};
+    #[pymodule_export]
+    use runtime::tasks::Task;
+    #[pymodule_export]
+    use runtime::transports::listener::Listener;
+    #[pymodule_export]
+    use runtime::transports::stream::StreamTransport;
+
+    /// Called in the child after every fork: loops made before belong to the parent.
+    #[pyfunction]
+    fn _note_fork() {
+        runtime::event_loop::state::note_fork();
+    }
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        runtime::prepare(module.py())
+    }
+}

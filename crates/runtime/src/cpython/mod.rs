@@ -1,0 +1,27 @@
+//! The locked room: all `unsafe` towards Python, and everything that differs between Pythons.
+//!
+//! Its doors are safe functions, each named for what it does; no `unsafe fn` leaves the room.
+//!
+//! | door | promises |
+//! |---|---|
+//! | [`cell::GilCell`] | state that is touched only by a thread that is attached |
+//! | [`context`] | copy a `contextvars.Context`, run code inside one |
+//! | [`coroutine`] | resume a coroutine without raising `StopIteration` |
+//! | [`calls`] | call Python objects by vectorcall, arguments in place |
+//! | [`slots`] | finalizers and `am_send` for classes PyO3 cannot give them |
+//! | [`buffers`] | lend a Python buffer to a system call |
+//! | [`descriptor`] | descriptors that Python hands over or lends |
+//! | [`detached`] | wait in the kernel without the interpreter |
+//! | [`imports`] | every Python object we need, imported once |
+//! | [`version`] | every `cfg(Py_3_xx)`: same signature on every Python |
+
+pub mod buffers;
+pub mod calls;
+pub mod cell;
+pub mod context;
+pub mod coroutine;
+pub mod descriptor;
+pub mod detached;
+pub mod imports;
+pub mod slots;
+pub mod version;

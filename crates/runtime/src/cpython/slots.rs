@@ -1,0 +1,182 @@
+//! Type slots that PyO3 cannot fill: `tp_finalize` (PEP 442) and `am_send`/`tp_iternext`.
+//!
+//! Called once, when the module is built, before any instance exists. A class says what it wants
+//! by implementing [`Finalize`] or [`Resume`]; this file alone knows how the slots work.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::PyTypeInfo;
+use pyo3::exceptions::PySystemError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::pyclass::PyClass;
+
+/// A class with something to say when its instance dies, such as "exception never retrieved".
+pub trait Finalize: PyClass<Frozen = pyo3::pyclass::boolean_struct::True> + Sync {
+    /// Whether `finalize` has anything to do: asked first, because it is cheap.
+    fn wants_finalizer(this: &Bound<'_, Self>) -> bool;
+    /// Runs with the object alive once more (`object.__del__`, PEP 442).
+    fn finalize(this: &Bound<'_, Self>);
+    /// Where PyO3's own `tp_dealloc` of this class is kept.
+    fn original_dealloc() -> &'static AtomicUsize;
+}
+
+/// A class that can be driven like a coroutine, without raising `StopIteration`.
+pub trait Resume: PyClass<Frozen = pyo3::pyclass::boolean_struct::True> + Sync {
+    /// What `send(None)` and `__next__` do.
+    fn resume<'py>(this: &Bound<'py, Self>) -> super::coroutine::Outcome<'py>;
+}
+
+/// Gives `T` a finalizer.
+pub fn install_finalizer<T: Finalize + PyTypeInfo>(py: Python<'_>) {
+    let class = T::type_object_raw(py);
+    // SAFETY: a heap type of ours, complete, with no instance yet and no other thread aware of it;
+    // PyO3 always sets `tp_dealloc`.
+    unsafe {
+        if let Some(original) = (*class).tp_dealloc {
+            T::original_dealloc().store(original as usize, Ordering::Relaxed);
+            (*class).tp_dealloc = Some(dealloc::<T>);
+            (*class).tp_finalize = Some(finalize::<T>);
+        }
+    }
+}
+
+/// Makes `T` resumable at C speed.
+pub fn install_resume<T: Resume + PyTypeInfo>(py: Python<'_>) {
+    let class = T::type_object_raw(py);
+    // SAFETY: as above; the type was made by `PyType_FromSpec`, so it is a PyHeapTypeObject and
+    // its `as_async` is the table that `tp_as_async` is meant to name.
+    unsafe {
+        let heap_type = class.cast::<ffi::PyHeapTypeObject>();
+        (*heap_type).as_async.am_send = Some(am_send::<T>);
+        (*class).tp_as_async = &raw mut (*heap_type).as_async;
+        (*class).tp_iternext = Some(iternext::<T>);
+        ffi::PyType_Modified(class);
+    }
+}
+
+unsafe extern "C" fn dealloc<T: Finalize>(object: *mut ffi::PyObject) {
+    // SAFETY: `object` is an instance of T whose count is zero; `Borrowed` does not touch the
+    // count. The saved pointer was a `destructor` when it was stored.
+    unsafe {
+        let wanted = Python::attach(|py| {
+            T::wants_finalizer(&Borrowed::from_ptr(py, object).cast_unchecked::<T>())
+        });
+        if wanted && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+            return; // Somebody took a new reference: the object lives on.
+        }
+        let original = T::original_dealloc().load(Ordering::Relaxed);
+        let original: ffi::destructor = std::mem::transmute::<usize, ffi::destructor>(original);
+        original(object);
+    }
+}
+
+unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
+    // SAFETY: called by the interpreter with a live instance of T; an exception that is being
+    // raised meanwhile is kept aside, as tp_finalize demands.
+    unsafe {
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            Python::attach(|py| {
+                let raised = PyErr::take(py);
+                let this = Bound::from_borrowed_ptr(py, object).cast_into_unchecked::<T>();
+                if T::wants_finalizer(&this) {
+                    T::finalize(&this);
+                }
+                if let Some(error) = raised {
+                    error.restore(py);
+                }
+            });
+        }));
+    }
+}
+
+unsafe extern "C" fn am_send<T: Resume>(
+    object: *mut ffi::PyObject,
+    _value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    // SAFETY: called by the interpreter with a live instance of T and a place for the result.
+    unsafe {
+        match guarded_resume::<T>(object) {
+            Resumed::Next(value) => {
+                *result = value;
+                ffi::PySendResult::PYGEN_NEXT
+            }
+            Resumed::Return(value) => {
+                *result = value;
+                ffi::PySendResult::PYGEN_RETURN
+            }
+            Resumed::Error => {
+                *result = std::ptr::null_mut();
+                ffi::PySendResult::PYGEN_ERROR
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn iternext<T: Resume>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: called by the interpreter with a live instance of T; the returned value is a new
+    // reference, or NULL with StopIteration set (or implied, when the value is None).
+    unsafe {
+        match guarded_resume::<T>(object) {
+            Resumed::Next(value) => value,
+            Resumed::Return(value) => {
+                if value != ffi::Py_None() {
+                    set_stop_iteration(value);
+                }
+                ffi::Py_DECREF(value);
+                std::ptr::null_mut()
+            }
+            Resumed::Error => std::ptr::null_mut(),
+        }
+    }
+}
+
+enum Resumed {
+    Next(*mut ffi::PyObject),
+    Return(*mut ffi::PyObject),
+    Error,
+}
+
+/// `T::resume`, its answer as raw references; a panic becomes a `SystemError`.
+unsafe fn guarded_resume<T: Resume>(object: *mut ffi::PyObject) -> Resumed {
+    use super::coroutine::Outcome;
+    Python::attach(|py| {
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: the caller passes a live instance of T.
+            let this = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<T>() };
+            T::resume(&this)
+        }));
+        match answer {
+            Ok(Outcome::Yielded(value)) => Resumed::Next(value.into_ptr()),
+            Ok(Outcome::Returned(value)) => Resumed::Return(value.into_ptr()),
+            Ok(Outcome::Raised(error)) => {
+                error.restore(py);
+                Resumed::Error
+            }
+            Err(_) => {
+                PySystemError::new_err("a panic while an awaitable was resumed").restore(py);
+                Resumed::Error
+            }
+        }
+    })
+}
+
+/// `raise StopIteration(value)`, taking care that a tuple or an exception stays one argument.
+unsafe fn set_stop_iteration(value: *mut ffi::PyObject) {
+    // SAFETY: `value` is a live object; `PyErr_SetObject` treats tuples and exceptions as
+    // argument lists and instances, so those are wrapped first (`_PyGen_SetStopIterationValue`).
+    unsafe {
+        let class = ffi::PyExc_StopIteration;
+        if ffi::PyTuple_Check(value) == 0 && ffi::PyExceptionInstance_Check(value) == 0 {
+            ffi::PyErr_SetObject(class, value);
+            return;
+        }
+        let exception = ffi::PyObject_CallOneArg(class, value);
+        if !exception.is_null() {
+            ffi::PyErr_SetObject(class, exception);
+            ffi::Py_DECREF(exception);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Every `cfg(Py_3_xx)` of the project: functions with the same signature on every Python.
+//!
+//! How asyncio is told which task runs: 3.11-3.13 keep a dict that anybody may write
+//! (`_current_tasks`); 3.14 moved it into the thread state, behind `_swap_current_task`.
+
+use pyo3::prelude::*;
+#[cfg(not(Py_3_14))]
+use pyo3::types::PyDict;
+
+use super::imports::imports;
+
+/// Makes `task` the current one of `event_loop`.
+#[inline]
+pub fn set_current_task(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = event_loop.py();
+    #[cfg(not(Py_3_14))]
+    {
+        imports(py).current_tasks.bind(py).cast::<PyDict>()?.set_item(event_loop, task)
+    }
+    #[cfg(Py_3_14)]
+    {
+        imports(py).swap_current_task.bind(py).call1((event_loop, task)).map(drop)
+    }
+}
+
+/// Makes nobody the current task of `event_loop`.
+#[inline]
+pub fn clear_current_task(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = event_loop.py();
+    #[cfg(not(Py_3_14))]
+    {
+        let current = imports(py).current_tasks.bind(py).cast::<PyDict>()?;
+        match current.del_item(event_loop) {
+            Err(error) if error.is_instance_of::<pyo3::exceptions::PyKeyError>(py) => Ok(()),
+            other => other,
+        }
+    }
+    #[cfg(Py_3_14)]
+    {
+        imports(py).swap_current_task.bind(py).call1((event_loop, py.None())).map(drop)
+    }
+}
+
+/// The current task of `event_loop`, whoever made it.
+pub fn current_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = event_loop.py();
+    #[cfg(not(Py_3_14))]
+    {
+        imports(py).current_tasks.bind(py).cast::<PyDict>()?.get_item(event_loop)
+    }
+    #[cfg(Py_3_14)]
+    {
+        let task = imports(py).current_task.bind(py).call1((event_loop,))?;
+        Ok((!task.is_none()).then_some(task))
+    }
+}
+
+/// Whether a task factory is handed `name`: 3.14 passes it on, earlier Pythons call `set_name`
+/// on what the factory returned, and factories written for them may not know the keyword.
+pub const FACTORY_TAKES_NAME: bool = cfg!(Py_3_14);

@@ -1,0 +1,32 @@
+//! Everything the loop can run: a closed list.
+
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+
+use crate::handles::Handle;
+use crate::tasks::Task;
+use crate::transports::stream::StreamTransport;
+
+/// One entry of the ready queue.
+pub enum Callback {
+    /// A `call_soon`, a due timer, a watcher that fired.
+    Call(Py<Handle>),
+    /// The next step of a native task.
+    Step(Py<Task>),
+    /// A transport begins: `connection_made`, then reading.
+    Begin(Py<StreamTransport>),
+    /// A transport ends: `connection_lost`, then its descriptor is closed.
+    End(Py<StreamTransport>),
+}
+
+impl Callback {
+    /// Shows the entry to the collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Callback::Call(handle) => visit.call(handle),
+            Callback::Step(task) => visit.call(task),
+            Callback::Begin(transport) | Callback::End(transport) => visit.call(transport),
+        }
+    }
+}

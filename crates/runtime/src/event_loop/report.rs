@@ -1,0 +1,120 @@
+//! What goes wrong in a callback never escapes the turn: it is handed to the loop's exception
+//! handler, with the contexts and messages asyncio uses.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::callback::Callback;
+use super::{BaseEventLoop, clock, turn};
+use crate::cpython::imports::imports;
+use crate::errors;
+use crate::handles::Handle;
+use crate::tasks::Task;
+
+/// Passes `SystemExit` and `KeyboardInterrupt` on; has anything else reported.
+pub fn unless_exit(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    error: PyErr,
+    report: impl FnOnce(PyErr) -> PyResult<()>,
+) -> PyResult<()> {
+    if turn::is_exit(event_loop.py(), &error) { Err(error) } else { report(error) }
+}
+
+/// `loop.call_exception_handler({...})`.
+pub fn call_exception_handler(
+    event_loop: &Bound<'_, PyAny>,
+    details: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    event_loop
+        .call_method1(intern!(event_loop.py(), "call_exception_handler"), (details,))
+        .map(drop)
+}
+
+/// `Exception in callback …` (`asyncio.Handle._run`).
+pub fn handle_failed(
+    event_loop: &Bound<'_, PyAny>,
+    handle: &Bound<'_, Handle>,
+    error: PyErr,
+) -> PyResult<()> {
+    let py = handle.py();
+    let details = PyDict::new(py);
+    let callback = Handle::callback_source(handle)?;
+    details.set_item("message", format!("Exception in callback {callback}"))?;
+    details.set_item("exception", error.into_value(py))?;
+    details.set_item("handle", handle)?;
+    let source = handle.getattr(intern!(py, "_source_traceback"))?;
+    if !source.is_none() {
+        details.set_item("source_traceback", source)?;
+    }
+    call_exception_handler(event_loop, &details)
+}
+
+/// A step that could not even be made, such as entering a task twice.
+pub fn step_failed(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    task: &Bound<'_, Task>,
+    error: PyErr,
+) -> PyResult<()> {
+    let details = PyDict::new(task.py());
+    let shown = errors::repr(task.as_any());
+    details.set_item("message", format!("Exception in a step of {shown}"))?;
+    details.set_item("exception", error.into_value(task.py()))?;
+    details.set_item("task", task)?;
+    call_exception_handler(event_loop.as_any(), &details)
+}
+
+/// `Handle._run`, for those who call it themselves.
+pub fn run_handle(handle: &Bound<'_, Handle>) -> PyResult<()> {
+    let py = handle.py();
+    match Handle::run(handle) {
+        Ok(()) => Ok(()),
+        Err(error) if turn::is_exit(py, &error) => Err(error),
+        Err(error) => {
+            let event_loop = handle.getattr(intern!(py, "_loop"))?;
+            handle_failed(&event_loop, handle, error)
+        }
+    }
+}
+
+/// Debug mode: runs an entry and warns when it held the loop for `slow_callback_duration`.
+pub fn timed(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> PyResult<()> {
+    let py = event_loop.py();
+    let shown: Option<Bound<'_, PyAny>> = match &callback {
+        Callback::Call(handle) => Some(handle.bind(py).as_any().clone()),
+        Callback::Step(task) => Some(task.bind(py).as_any().clone()),
+        Callback::Begin(transport) | Callback::End(transport) => {
+            Some(transport.bind(py).as_any().clone())
+        }
+    };
+    let began = clock::nanoseconds();
+    let result = turn::run_call(event_loop, callback);
+    let seconds = clock::as_seconds(clock::nanoseconds().saturating_sub(began));
+    let limit: f64 =
+        event_loop.getattr(intern!(py, "slow_callback_duration"))?.extract().unwrap_or(0.1);
+    if seconds >= limit
+        && let Some(shown) = shown
+    {
+        let text = format_entry(&shown)?;
+        imports(py).logger.bind(py).call_method1(
+            intern!(py, "warning"),
+            ("Executing %s took %.3f seconds", text, seconds),
+        )?;
+    }
+    result
+}
+
+/// As `asyncio.base_events._format_handle`: a step is shown as its task.
+fn format_entry(entry: &Bound<'_, PyAny>) -> PyResult<String> {
+    let py = entry.py();
+    if let Ok(handle) = entry.cast::<Handle>() {
+        let callback = handle.getattr(intern!(py, "_callback"))?;
+        if let Some(owner) = callback.getattr_opt(intern!(py, "__self__"))?
+            && owner.is_instance(imports(py).task.bind(py))?
+        {
+            return Ok(errors::repr(&owner));
+        }
+        return Ok(entry.str()?.to_string_lossy().into_owned());
+    }
+    Ok(errors::repr(entry))
+}

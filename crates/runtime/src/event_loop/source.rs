@@ -1,0 +1,169 @@
+//! Everything the kernel can wake us for: a closed list, and the table of what is registered.
+//!
+//! One registration per descriptor for its life. A token carries a generation, so that a slot (or
+//! a descriptor number) that was freed and used again never receives its predecessor's readiness.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use engine::mailbox::Mailbox;
+use engine::poller::{Interest, Poller, Token};
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use slab::Slab;
+
+use super::mailbox::Posted;
+use super::watch::Watch;
+use crate::cpython::descriptor;
+use crate::transports::listener::Listener;
+use crate::transports::stream::StreamTransport;
+
+/// Something that becomes ready.
+pub enum Source {
+    /// A connection.
+    Stream(Py<StreamTransport>),
+    /// A listening socket.
+    Listener(Py<Listener>),
+    /// `add_reader`, `add_writer` and the `sock_*` calls.
+    Watch(Watch),
+    /// The mailbox's wake-up, which only ends the wait.
+    Mailbox,
+}
+
+impl Source {
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Source::Stream(transport) => visit.call(transport),
+            Source::Listener(listener) => visit.call(listener),
+            Source::Watch(watch) => watch.traverse(visit),
+            Source::Mailbox => Ok(()),
+        }
+    }
+}
+
+/// One registered descriptor.
+pub struct Registered {
+    /// Its number.
+    pub fd: RawFd,
+    generation: u32,
+    /// What the kernel was told to report.
+    pub armed: Interest,
+    /// Who is told.
+    pub source: Source,
+}
+
+/// The table of registered descriptors.
+#[derive(Default)]
+pub struct Sources {
+    slots: Slab<Registered>,
+    by_descriptor: HashMap<RawFd, usize>,
+    generations: u32,
+}
+
+impl Sources {
+    /// Registers the mailbox's eventfd.
+    pub fn watch_mailbox(&mut self, poller: &Poller, mailbox: &Mailbox<Posted>) -> io::Result<()> {
+        let fd = mailbox.as_fd().as_raw_fd();
+        let token = self.insert(fd, Interest::READ, Source::Mailbox);
+        poller.add(mailbox, token, Interest::READ)
+    }
+
+    fn insert(&mut self, fd: RawFd, armed: Interest, source: Source) -> Token {
+        self.generations = self.generations.wrapping_add(1);
+        let generation = self.generations;
+        let index = self.slots.insert(Registered { fd, generation, armed, source });
+        self.by_descriptor.insert(fd, index);
+        Token { index: index as u32, generation }
+    }
+
+    /// Registers a descriptor. An entry that the number still had belonged to a descriptor that
+    /// was closed behind our back; it is returned, so that its owner can be told.
+    ///
+    /// # Errors
+    /// The kernel's: EPERM for a regular file, EEXIST when the number is truly in use.
+    pub fn register(
+        &mut self,
+        poller: &Poller,
+        fd: RawFd,
+        interest: Interest,
+        source: Source,
+    ) -> Result<(Token, Option<Source>), (io::Error, Source)> {
+        let stale = self.by_descriptor.get(&fd).copied();
+        let token = self.insert(fd, interest, source);
+        let added = if interest.is_none() {
+            Ok(())
+        } else {
+            descriptor::lend(fd, |fd| poller.add(fd, token, interest))
+        };
+        match added {
+            Ok(()) => {
+                let stale = stale.map(|index| self.slots.remove(index).source);
+                Ok((token, stale))
+            }
+            Err(error) => {
+                let entry = self.slots.remove(token.index as usize);
+                match stale {
+                    Some(index) => self.by_descriptor.insert(fd, index),
+                    None => self.by_descriptor.remove(&fd),
+                };
+                Err((error, entry.source))
+            }
+        }
+    }
+
+    /// The live entry behind a token; None when it was unregistered meanwhile.
+    #[inline]
+    pub fn get(&mut self, token: Token) -> Option<&mut Registered> {
+        let entry = self.slots.get_mut(token.index as usize)?;
+        (entry.generation == token.generation).then_some(entry)
+    }
+
+    /// The entry a descriptor number has.
+    pub fn by_descriptor(&self, fd: RawFd) -> Option<(Token, &Registered)> {
+        let index = *self.by_descriptor.get(&fd)?;
+        let entry = self.slots.get(index)?;
+        Some((Token { index: index as u32, generation: entry.generation }, entry))
+    }
+
+    /// Tells the kernel what to report from now on; no system call when that is known already.
+    /// With nothing to report the descriptor leaves the kernel's list, because errors and hang-ups
+    /// are reported even to those who ask for nothing.
+    pub fn arm(&mut self, poller: &Poller, token: Token, interest: Interest) -> io::Result<()> {
+        let Some(entry) = self.get(token) else { return Ok(()) };
+        if entry.armed == interest {
+            return Ok(());
+        }
+        let was = std::mem::replace(&mut entry.armed, interest);
+        descriptor::lend(entry.fd, |fd| {
+            if interest.is_none() {
+                poller.delete(fd)
+            } else if was.is_none() {
+                poller.add(fd, token, interest)
+            } else {
+                poller.modify(fd, token, interest)
+            }
+        })
+    }
+
+    /// Forgets an entry. The kernel is told too, unless the descriptor is gone already.
+    pub fn unregister(&mut self, poller: &Poller, token: Token) -> Option<Source> {
+        self.get(token)?;
+        let entry = self.slots.remove(token.index as usize);
+        if self.by_descriptor.get(&entry.fd) == Some(&(token.index as usize)) {
+            self.by_descriptor.remove(&entry.fd);
+        }
+        // A descriptor that was closed has left the kernel's list by itself.
+        if entry.armed.is_none() {
+            return Some(entry.source);
+        }
+        let _ = descriptor::lend(entry.fd, |fd| poller.delete(fd));
+        Some(entry.source)
+    }
+
+    /// Shows every Python object to the collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.slots.iter().try_for_each(|(_, entry)| entry.source.traverse(visit))
+    }
+}

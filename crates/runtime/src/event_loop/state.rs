@@ -1,0 +1,302 @@
+//! What a loop holds: the ready queue, timers, sources, tasks, and the kernel's descriptors.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use engine::mailbox::Mailbox;
+use engine::poller::Poller;
+use engine::timers::Timers;
+use engine::workers::Workers;
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use slab::Slab;
+
+use super::callback::Callback;
+use super::mailbox::Posted;
+use super::source::Sources;
+use super::{BaseEventLoop, clock};
+use crate::cpython::version;
+use crate::errors;
+use crate::handles::TimerHandle;
+use crate::tasks::Task;
+
+/// How often this process was forked; a loop that remembers another number is the parent's.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Called in the child after every fork (`os.register_at_fork`).
+pub fn note_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The loop's own descriptors, shared with other threads through `Arc`.
+pub struct Kernel {
+    /// What the kernel says is ready.
+    pub poller: Poller,
+    /// What other threads post.
+    pub mailbox: Mailbox<Posted>,
+}
+
+/// The questions that are asked on every call, in one small copy.
+#[derive(Clone, Copy, Default)]
+pub struct Flags {
+    /// `close()` was called.
+    pub closed: bool,
+    /// Debug mode.
+    pub debug: bool,
+    /// Inside `run_forever`.
+    pub running: bool,
+    /// Somebody put another `call_soon` on the loop.
+    pub call_soon_replaced: bool,
+    /// Somebody put another `time` on the loop.
+    pub time_replaced: bool,
+}
+
+/// What `asyncio.current_task` would find for this loop.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub enum Current {
+    /// No task.
+    #[default]
+    Nobody,
+    /// A task whose step is over: the next step overwrites it, anything else clears it first.
+    Stale,
+    /// The task at this address is stepping.
+    Stepping(usize),
+}
+
+/// The mutable part of a loop.
+pub struct LoopState {
+    /// The questions asked on every call.
+    pub flags: Flags,
+    /// What runs next, in order.
+    pub ready: VecDeque<Callback>,
+    /// `call_later` and `call_at`.
+    pub timers: Timers<Py<TimerHandle>>,
+    /// What the kernel may report.
+    pub sources: Sources,
+    /// Every task that is not done: the loop owns them.
+    pub tasks: Slab<Py<Task>>,
+    /// Closed loops have none.
+    pub kernel: Option<Arc<Kernel>>,
+    /// `set_task_factory`.
+    pub task_factory: Option<Py<PyAny>>,
+    /// `stop()` was called.
+    pub stopping: bool,
+    /// The thread that runs the loop (`threading.get_ident`).
+    pub thread: Option<u64>,
+    /// The last reading of the clock, nanoseconds.
+    pub now: u64,
+    /// When the kernel was asked last, and how much ran since.
+    pub polled_at: u64,
+    /// Callbacks run since the kernel was asked.
+    pub callbacks_since_poll: usize,
+    /// Who steps.
+    pub current: Current,
+    /// Where reads land before they become `bytes`; empty until the first.
+    pub scratch: Vec<u8>,
+    /// Threads for calls that block, started on first use.
+    pub workers: Option<Arc<Workers>>,
+    /// How often the process had been forked when the loop was made.
+    born: u32,
+}
+
+impl LoopState {
+    /// Opens the kernel's side of a new loop.
+    pub fn open() -> PyResult<Self> {
+        let kernel = (|| {
+            let (poller, mailbox) = (Poller::new()?, Mailbox::new()?);
+            Ok(Kernel { poller, mailbox })
+        })()
+        .map_err(|error: std::io::Error| errors::from_io(&error))?;
+        let mut sources = Sources::default();
+        sources
+            .watch_mailbox(&kernel.poller, &kernel.mailbox)
+            .map_err(|error| errors::from_io(&error))?;
+        Ok(LoopState {
+            flags: Flags::default(),
+            ready: VecDeque::new(),
+            timers: Timers::new(),
+            sources,
+            tasks: Slab::new(),
+            kernel: Some(Arc::new(kernel)),
+            task_factory: None,
+            stopping: false,
+            thread: None,
+            now: clock::nanoseconds(),
+            polled_at: 0,
+            callbacks_since_poll: 0,
+            current: Current::Nobody,
+            scratch: Vec::new(),
+            workers: None,
+            born: FORKS.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Whether the loop was made in another process (before a fork).
+    pub fn is_foreign_process(&self) -> bool {
+        self.born != FORKS.load(Ordering::Relaxed)
+    }
+
+    /// Shows every Python object to the collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.ready.iter().try_for_each(|callback| callback.traverse(visit))?;
+        self.timers.iter().try_for_each(|timer| visit.call(timer))?;
+        self.tasks.iter().try_for_each(|(_, task)| visit.call(task))?;
+        self.sources.traverse(visit)?;
+        visit.call(&self.task_factory)
+    }
+
+    /// Takes every Python object out, to be dropped by the caller once the state is closed.
+    pub fn take_objects(&mut self) -> impl Sized + use<> {
+        (
+            std::mem::take(&mut self.ready),
+            self.timers.clear(),
+            std::mem::take(&mut self.tasks),
+            std::mem::take(&mut self.sources),
+            self.task_factory.take(),
+        )
+    }
+}
+
+impl BaseEventLoop {
+    /// The flags, copied.
+    #[inline]
+    pub fn flags(&self, py: Python<'_>) -> Flags {
+        self.state.with(py, |state| state.flags)
+    }
+
+    /// Debug mode.
+    #[inline]
+    pub fn is_debug(&self, py: Python<'_>) -> bool {
+        self.flags(py).debug
+    }
+
+    /// `RuntimeError('Event loop is closed')` when it is.
+    pub fn check_open(&self, py: Python<'_>) -> PyResult<()> {
+        if self.flags(py).closed { Err(errors::closed_loop()) } else { Ok(()) }
+    }
+
+    /// Queues a callback; returns the loop's last reading of the clock.
+    #[inline]
+    pub fn push(&self, py: Python<'_>, callback: Callback) -> u64 {
+        self.state.with(py, |state| {
+            state.ready.push_back(callback);
+            state.now
+        })
+    }
+
+    /// The last reading of the clock.
+    #[inline]
+    pub fn now(&self, py: Python<'_>) -> u64 {
+        self.state.with(py, |state| state.now)
+    }
+
+    /// Reads the clock: the end of one step is the start of the next.
+    #[inline]
+    pub fn tick(&self, py: Python<'_>) -> u64 {
+        let now = clock::nanoseconds();
+        self.state.with(py, |state| state.now = now);
+        now
+    }
+
+    /// The descriptors of a loop that is open.
+    pub fn kernel(&self, py: Python<'_>) -> PyResult<Arc<Kernel>> {
+        self.state.with(py, |state| state.kernel.clone()).ok_or_else(errors::closed_loop)
+    }
+
+    /// Lends the scratch buffer, so that no state is borrowed while it is in use.
+    #[inline]
+    pub fn take_scratch(&self, py: Python<'_>) -> Vec<u8> {
+        let scratch = self.state.with(py, |state| std::mem::take(&mut state.scratch));
+        if scratch.is_empty() { vec![0; super::sockets::SCRATCH] } else { scratch }
+    }
+
+    /// Takes the scratch buffer back.
+    #[inline]
+    pub fn give_scratch(&self, py: Python<'_>, scratch: Vec<u8>) {
+        self.state.with(py, |state| state.scratch = scratch);
+    }
+
+    /// `task` begins a step.
+    #[inline]
+    pub fn enter(
+        &self,
+        py: Python<'_>,
+        this: &Bound<'_, BaseEventLoop>,
+        task: &Bound<'_, Task>,
+    ) -> PyResult<()> {
+        let stepping = Current::Stepping(task.as_ptr() as usize);
+        let before = self.state.with(py, |state| std::mem::replace(&mut state.current, stepping));
+        if matches!(before, Current::Stepping(_)) {
+            self.state.with(py, |state| state.current = before);
+            let other = version::current_task(this.as_any())?;
+            return Err(pyo3::exceptions::PyRuntimeError::new_err(format!(
+                "Cannot enter into task {} while another task {} is being executed.",
+                errors::repr(task.as_any()),
+                other.map_or_else(|| "None".to_owned(), |other| errors::repr(&other)),
+            )));
+        }
+        version::set_current_task(this.as_any(), task.as_any())
+    }
+
+    /// The step is over; asyncio is told when somebody could look.
+    #[inline]
+    pub fn leave(&self, py: Python<'_>) {
+        self.state.with(py, |state| state.current = Current::Stale);
+    }
+
+    /// Before code that is not a step runs: nobody is the current task.
+    #[inline]
+    pub fn clear_stale(this: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
+        let stale = this.get().state.with(this.py(), |state| {
+            let stale = state.current == Current::Stale;
+            if stale {
+                state.current = Current::Nobody;
+            }
+            stale
+        });
+        if stale { version::clear_current_task(this.as_any()) } else { Ok(()) }
+    }
+
+    /// An eager start interrupts the running step.
+    pub fn suspend_current(&self, py: Python<'_>) -> Current {
+        self.state.with(py, |state| std::mem::take(&mut state.current))
+    }
+
+    /// The eager start is over.
+    pub fn resume_current(&self, py: Python<'_>, saved: Current) {
+        self.state.with(py, |state| state.current = saved);
+    }
+
+    /// Whether `task` is the one that steps.
+    pub fn is_stepping(&self, task: &Bound<'_, Task>) -> bool {
+        let address = task.as_ptr() as usize;
+        self.state.with(task.py(), |state| state.current == Current::Stepping(address))
+    }
+}
+
+/// `BaseEventLoop._shut`: closes descriptors, drops what was queued, returns unfinished tasks.
+pub fn shut<'py>(event_loop: &Bound<'py, BaseEventLoop>) -> PyResult<Bound<'py, PyList>> {
+    let py = event_loop.py();
+    BaseEventLoop::clear_stale(event_loop)?;
+    let tasks: Vec<Py<Task>> = event_loop.get().state.with(py, |state| {
+        state.flags.closed = true;
+        state.tasks.iter().map(|(_, task)| task.clone_ref(py)).collect()
+    });
+    let unfinished = PyList::new(py, tasks)?;
+    let (objects, kernel, workers) = event_loop
+        .get()
+        .state
+        .with(py, |state| (state.take_objects(), state.kernel.take(), state.workers.take()));
+    if let Some(workers) = workers {
+        workers.close();
+        py.detach(|| workers.join(None));
+    }
+    if let Some(kernel) = &kernel {
+        drop(kernel.mailbox.close());
+    }
+    drop((objects, kernel));
+    Ok(unfinished)
+}

@@ -1,0 +1,267 @@
+//! One turn of the loop: wait, hand out, collect, run. START READING HERE.
+//!
+//! Invariants:
+//! - Readiness is level-triggered, as `add_reader` promises.
+//! - A token carries a generation: nobody receives a predecessor's readiness.
+//! - What is pushed while callbacks run waits for the next turn.
+//! - The interpreter is given up only where the wait may block.
+//! - While callbacks are ready, the kernel is asked at least every [`CALLBACKS_BETWEEN_POLLS`]
+//!   callbacks or [`NANOSECONDS_BETWEEN_POLLS`], whichever comes first, and not in every turn.
+
+use std::io;
+use std::time::Duration;
+
+use engine::poller::Events;
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::prelude::*;
+
+use super::callback::Callback;
+use super::mailbox::Posted;
+use super::source::Source;
+use super::state::Kernel;
+use super::{BaseEventLoop, clock, report, watch};
+use crate::cpython::detached;
+use crate::cpython::imports::imports;
+use crate::errors;
+use crate::handles::Handle;
+use crate::tasks::step;
+use crate::transports::{listener::Listener, stream::StreamTransport};
+
+/// A turn costs about 0.3 µs more when it asks the kernel. After so many callbacks that is noise.
+const CALLBACKS_BETWEEN_POLLS: usize = 256;
+
+/// How late readiness may be noticed while callbacks are ready.
+const NANOSECONDS_BETWEEN_POLLS: u64 = 100_000;
+
+/// Turns until `stop()`, or until `SystemExit` or `KeyboardInterrupt` leaves a callback.
+pub fn run(event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
+    let py = event_loop.py();
+    let kernel = event_loop.get().kernel(py)?;
+    let thread: u64 = imports(py).get_ident.bind(py).call0()?.extract()?;
+    event_loop.get().state.with(py, |state| {
+        state.flags.running = true;
+        state.thread = Some(thread);
+    });
+    let outcome = turns(event_loop, &kernel);
+    event_loop.get().state.with(py, |state| {
+        state.flags.running = false;
+        state.stopping = false;
+        state.thread = None;
+    });
+    outcome
+}
+
+fn turns(event_loop: &Bound<'_, BaseEventLoop>, kernel: &Kernel) -> PyResult<()> {
+    let py = event_loop.py();
+    let mut events = Events::default();
+    let mut posted = Vec::new();
+    event_loop.get().tick(py);
+    loop {
+        wait(event_loop, kernel, &mut events)?;
+        hand_out(event_loop, &events)?;
+        collect(event_loop, kernel, &mut posted)?;
+        run_ready(event_loop)?;
+        if event_loop.get().state.with(py, |state| state.stopping) {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether and how long this turn waits.
+enum Wait {
+    /// Work is ready and the kernel was asked a moment ago.
+    Skip,
+    /// Work is ready: look, do not block.
+    Look,
+    /// Nothing to do before the first deadline, if there is one.
+    Block(Option<u64>),
+}
+
+fn wait(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    kernel: &Kernel,
+    events: &mut Events,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let plan = event_loop.get().state.with(py, |state| {
+        if state.ready.is_empty() && !state.stopping {
+            return Wait::Block(state.timers.next_deadline());
+        }
+        let fresh = state.callbacks_since_poll < CALLBACKS_BETWEEN_POLLS
+            && state.now.saturating_sub(state.polled_at) < NANOSECONDS_BETWEEN_POLLS;
+        if fresh && !state.stopping { Wait::Skip } else { Wait::Look }
+    });
+    let timeout = match plan {
+        Wait::Skip => {
+            events.clear();
+            return Ok(());
+        }
+        Wait::Look => Some(Duration::ZERO),
+        Wait::Block(None) => None,
+        Wait::Block(Some(deadline)) => {
+            let now = clock::timer_now(event_loop, event_loop.get().now(py))?;
+            Some(Duration::from_nanos(deadline.saturating_sub(now)))
+        }
+    };
+    let answer = if timeout == Some(Duration::ZERO) || !kernel.mailbox.prepare_to_wait() {
+        kernel.poller.wait(events, Some(Duration::ZERO))
+    } else {
+        let answer = detached::wait(py, &kernel.poller, events, timeout);
+        kernel.mailbox.finish_wait();
+        answer
+    };
+    let now = event_loop.get().tick(py);
+    event_loop.get().state.with(py, |state| {
+        state.polled_at = now;
+        state.callbacks_since_poll = 0;
+    });
+    match answer {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+        Err(error) => return Err(errors::from_io(&error)),
+    }
+    event_loop.get().check_not_forked(py)?;
+    // Python's own handlers (Ctrl-C) run here: no bytecode may run for a long while.
+    py.check_signals()
+}
+
+/// Readiness goes to whoever registered for it.
+fn hand_out(event_loop: &Bound<'_, BaseEventLoop>, events: &Events) -> PyResult<()> {
+    enum Receiver {
+        Stream(Py<StreamTransport>),
+        Listener(Py<Listener>),
+        Watch,
+        Nobody,
+    }
+    let py = event_loop.py();
+    for readiness in events.iter() {
+        let receiver = event_loop.get().state.with(py, |state| {
+            match state.sources.get(readiness.token).map(|entry| &entry.source) {
+                Some(Source::Stream(transport)) => Receiver::Stream(transport.clone_ref(py)),
+                Some(Source::Listener(listener)) => Receiver::Listener(listener.clone_ref(py)),
+                Some(Source::Watch(_)) => Receiver::Watch,
+                Some(Source::Mailbox) | None => Receiver::Nobody,
+            }
+        });
+        match receiver {
+            Receiver::Stream(transport) => {
+                StreamTransport::on_ready(transport.bind(py), event_loop, readiness)?;
+            }
+            Receiver::Listener(listener) => Listener::on_ready(listener.bind(py), event_loop)?,
+            Receiver::Watch => watch::on_ready(event_loop, readiness)?,
+            Receiver::Nobody => {}
+        }
+    }
+    Ok(())
+}
+
+/// What other threads posted and what is due goes to the ready queue.
+fn collect(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    kernel: &Kernel,
+    posted: &mut Vec<Posted>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    if !kernel.mailbox.is_empty_hint() {
+        kernel.mailbox.take(posted);
+        for item in posted.drain(..) {
+            match item {
+                Posted::Call(handle) => {
+                    event_loop.get().push(py, Callback::Call(handle));
+                }
+                Posted::Finish(finished) => finished.deliver(py)?,
+            }
+        }
+    }
+    let clock = event_loop
+        .get()
+        .state
+        .with(py, |state| state.timers.next_deadline().map(|deadline| (deadline, state.now)));
+    let Some((deadline, clock)) = clock else { return Ok(()) };
+    let now = clock::timer_now(event_loop, clock)?;
+    if deadline > now {
+        return Ok(());
+    }
+    while let Some(timer) = event_loop.get().state.with(py, |state| state.timers.pop_due(now)) {
+        timer.get().mark_due(py);
+        let handle = timer.into_bound(py).into_super().unbind();
+        event_loop.get().push(py, Callback::Call(handle));
+    }
+    Ok(())
+}
+
+/// Runs exactly what was ready when it began; what that queues waits for the next turn.
+fn run_ready(event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
+    let py = event_loop.py();
+    let count = event_loop.get().state.with(py, |state| {
+        let count = state.ready.len();
+        state.callbacks_since_poll += count;
+        count
+    });
+    let mut clock_is_fresh = true;
+    let mut outcome = Ok(());
+    for _ in 0..count {
+        let Some(callback) = event_loop.get().state.with(py, |state| state.ready.pop_front())
+        else {
+            break;
+        };
+        clock_is_fresh = matches!(callback, Callback::Step(_));
+        outcome = run_one(event_loop, callback);
+        if outcome.is_err() {
+            break;
+        }
+    }
+    BaseEventLoop::clear_stale(event_loop)?;
+    if !clock_is_fresh {
+        event_loop.get().tick(py);
+    }
+    outcome
+}
+
+#[inline]
+fn run_one(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> PyResult<()> {
+    let py = event_loop.py();
+    if event_loop.get().is_debug(py) {
+        return report::timed(event_loop, callback);
+    }
+    match callback {
+        Callback::Step(task) => step_task(event_loop, task),
+        other => run_call(event_loop, other),
+    }
+}
+
+#[inline]
+fn step_task(event_loop: &Bound<'_, BaseEventLoop>, task: Py<crate::tasks::Task>) -> PyResult<()> {
+    let task = task.bind(event_loop.py());
+    match step::run(event_loop, task) {
+        Ok(()) => Ok(()),
+        Err(error) => report::unless_exit(event_loop, error, |error| {
+            report::step_failed(event_loop, task, error)
+        }),
+    }
+}
+
+/// Runs an entry that is not a step.
+pub fn run_call(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> PyResult<()> {
+    let py = event_loop.py();
+    BaseEventLoop::clear_stale(event_loop)?;
+    match callback {
+        Callback::Call(handle) => {
+            let handle = handle.bind(py);
+            match Handle::run(handle) {
+                Ok(()) => Ok(()),
+                Err(error) => report::unless_exit(event_loop, error, |error| {
+                    report::handle_failed(event_loop.as_any(), handle, error)
+                }),
+            }
+        }
+        Callback::Step(task) => step_task(event_loop, task),
+        Callback::Begin(transport) => StreamTransport::begin(transport.bind(py), event_loop),
+        Callback::End(transport) => StreamTransport::end(transport.bind(py), event_loop),
+    }
+}
+
+/// `SystemExit` and `KeyboardInterrupt` leave the loop; anything else is reported to it.
+pub fn is_exit(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}

@@ -1,0 +1,418 @@
+//! `Handle` and `TimerHandle`: what `call_soon` and `call_later` give back.
+//!
+//! They behave as `asyncio.Handle` and `asyncio.TimerHandle` do, and `isinstance` says so.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use engine::timers::TimerId;
+use pyo3::PyTraverseError;
+use pyo3::basic::CompareOp;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use pyo3::types::{PyContext, PyTuple};
+
+use crate::cpython::cell::GilCell;
+use crate::cpython::imports::imports;
+use crate::cpython::{calls, context};
+use crate::errors;
+use crate::event_loop::BaseEventLoop;
+use crate::event_loop::home::Home;
+use crate::event_loop::schedule;
+
+/// A callback and everything it needs; `callback` is None once cancelled.
+#[derive(Default)]
+struct HandleState {
+    callback: Option<Py<PyAny>>,
+    args: Option<Py<PyTuple>>,
+    context: Option<Py<PyContext>>,
+    home: Option<Home>,
+    cancelled: bool,
+    source_traceback: Option<Py<PyAny>>,
+    remembered: Option<String>,
+}
+
+/// A callback that will run; `cancel()` prevents it (`asyncio.Handle`).
+#[pyclass(subclass, weakref, frozen, module = "aioxide", name = "Handle")]
+pub struct Handle {
+    state: GilCell<HandleState>,
+}
+
+impl Handle {
+    fn build(
+        py: Python<'_>,
+        home: Home,
+        callback: Py<PyAny>,
+        args: Option<Py<PyTuple>>,
+        context: Py<PyContext>,
+    ) -> PyResult<Self> {
+        let source_traceback =
+            if home.is_debug(py)? { Some(errors::extract_stack(py)?) } else { None };
+        Ok(Handle {
+            state: GilCell::new(HandleState {
+                callback: Some(callback),
+                args,
+                context: Some(context),
+                home: Some(home),
+                cancelled: false,
+                source_traceback,
+                remembered: None,
+            }),
+        })
+    }
+
+    /// A handle of one of our loops.
+    #[inline]
+    pub fn new(
+        py: Python<'_>,
+        event_loop: &Bound<'_, BaseEventLoop>,
+        callback: Py<PyAny>,
+        args: Option<Py<PyTuple>>,
+        context: Py<PyContext>,
+    ) -> PyResult<Py<Self>> {
+        let home = Home::Native(event_loop.clone().unbind());
+        Py::new(py, Handle::build(py, home, callback, args, context)?)
+    }
+
+    /// Runs the callback in its context; a cancelled handle does nothing.
+    #[inline]
+    pub fn run(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let parts = this.get().state.with(py, |state| {
+            let callback = state.callback.as_ref()?.clone_ref(py);
+            let args = state.args.as_ref().map(|args| args.clone_ref(py));
+            Some((callback, args, state.context.as_ref()?.clone_ref(py)))
+        });
+        let Some((callback, args, context)) = parts else { return Ok(()) };
+        context::run_in(context.bind(py), || {
+            calls::call(callback.bind(py), args.as_ref().map(|args| args.bind(py))).map(drop)
+        })?
+    }
+
+    /// Whether `cancel()` was called.
+    pub fn is_cancelled(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |state| state.cancelled)
+    }
+
+    /// Marks it cancelled and frees callback and arguments; False when it was cancelled before.
+    fn drop_callback(this: &Bound<'_, Self>) -> PyResult<bool> {
+        let py = this.py();
+        let (was, debug) = this.get().state.with(py, |state| {
+            (state.cancelled, state.home.as_ref().map(|home| home.clone_ref(py)))
+        });
+        if was {
+            return Ok(false);
+        }
+        if let Some(home) = debug
+            && home.is_debug(py)?
+        {
+            // Keeps the representation readable in debug mode, as asyncio does.
+            let text = this.repr()?.to_string_lossy().into_owned();
+            this.get().state.with(py, |state| state.remembered = Some(text));
+        }
+        let freed = this.get().state.with(py, |state| {
+            state.cancelled = true;
+            (state.callback.take(), state.args.take())
+        });
+        drop(freed);
+        Ok(true)
+    }
+
+    fn describe(this: &Bound<'_, Self>, when: Option<f64>) -> PyResult<String> {
+        let py = this.py();
+        let (remembered, cancelled, callback, args, source) = this.get().state.with(py, |state| {
+            (
+                state.remembered.clone(),
+                state.cancelled,
+                state.callback.as_ref().map(|it| it.clone_ref(py)),
+                state.args.as_ref().map(|it| it.clone_ref(py)),
+                state.source_traceback.as_ref().map(|it| it.clone_ref(py)),
+            )
+        });
+        if let Some(text) = remembered {
+            return Ok(text);
+        }
+        let mut parts = vec![this.get_type().name()?.to_string_lossy().into_owned()];
+        if cancelled {
+            parts.push("cancelled".to_owned());
+        }
+        if let Some(when) = when {
+            parts.push(format!("when={}", errors::repr(when.into_pyobject(py)?.as_any())));
+        }
+        if let Some(callback) = callback {
+            parts.push(callback_source(py, callback.bind(py), args)?);
+        }
+        if let Some(source) = source {
+            let frame = source.bind(py).get_item(-1)?;
+            let (file, line) = (frame.get_item(0)?.str()?, frame.get_item(1)?.str()?);
+            parts.push(format!("created at {file}:{line}"));
+        }
+        Ok(format!("<{}>", parts.join(" ")))
+    }
+
+    /// The callback and its arguments, as asyncio words them in reports.
+    pub fn callback_source(this: &Bound<'_, Self>) -> PyResult<String> {
+        let py = this.py();
+        let (callback, args) = this.get().state.with(py, |state| {
+            (
+                state.callback.as_ref().map_or_else(|| py.None(), |it| it.clone_ref(py)),
+                state.args.as_ref().map(|it| it.clone_ref(py)),
+            )
+        });
+        callback_source(py, callback.bind(py), args)
+    }
+}
+
+fn callback_source(
+    py: Python<'_>,
+    callback: &Bound<'_, PyAny>,
+    args: Option<Py<PyTuple>>,
+) -> PyResult<String> {
+    let args = args.unwrap_or_else(|| PyTuple::empty(py).unbind());
+    imports(py).format_callback_source.bind(py).call1((callback, args))?.extract()
+}
+
+#[pymethods]
+impl Handle {
+    #[new]
+    #[pyo3(signature = (callback, args, r#loop, context = None))]
+    fn py_new(
+        callback: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyAny>,
+        r#loop: &Bound<'_, PyAny>,
+        context: Option<Py<PyContext>>,
+    ) -> PyResult<Self> {
+        let py = callback.py();
+        let context = schedule::context_or_current(py, context)?;
+        let args = schedule::arguments(
+            &args
+                .try_iter()?
+                .collect::<PyResult<Vec<_>>>()
+                .and_then(|items| PyTuple::new(py, items))?,
+        );
+        Handle::build(py, Home::of(py, Some(r#loop))?, callback.clone().unbind(), args, context)
+    }
+
+    /// Prevents the callback from running; does nothing when it ran or was cancelled already.
+    fn cancel(this: &Bound<'_, Self>) -> PyResult<()> {
+        Handle::drop_callback(this).map(drop)
+    }
+
+    /// True when `cancel()` was called.
+    fn cancelled(&self, py: Python<'_>) -> bool {
+        self.is_cancelled(py)
+    }
+
+    /// The `contextvars.Context` the callback runs in.
+    fn get_context(&self, py: Python<'_>) -> Option<Py<PyContext>> {
+        self.state.with(py, |state| state.context.as_ref().map(|it| it.clone_ref(py)))
+    }
+
+    fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {
+        Handle::describe(this, None)
+    }
+
+    fn _run(this: &Bound<'_, Self>) -> PyResult<()> {
+        crate::event_loop::report::run_handle(this)
+    }
+
+    /// `asyncio.Handle`, so that `isinstance` answers as for asyncio's own.
+    #[getter(__class__)]
+    fn class(&self, py: Python<'_>) -> Py<PyAny> {
+        imports(py).handle.clone_ref(py)
+    }
+
+    #[getter]
+    fn _callback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.state.with(py, |state| state.callback.as_ref().map(|it| it.clone_ref(py)))
+    }
+
+    #[getter]
+    fn _args(&self, py: Python<'_>) -> Option<Py<PyTuple>> {
+        let (cancelled, args) = self
+            .state
+            .with(py, |state| (state.cancelled, state.args.as_ref().map(|it| it.clone_ref(py))));
+        args.or_else(|| (!cancelled).then(|| PyTuple::empty(py).unbind()))
+    }
+
+    #[getter]
+    fn _context(&self, py: Python<'_>) -> Option<Py<PyContext>> {
+        self.get_context(py)
+    }
+
+    #[getter]
+    fn _loop(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let home = self.state.with(py, |state| state.home.as_ref().map(|it| it.clone_ref(py)));
+        home.map(|home| home.into_any(py))
+    }
+
+    #[getter]
+    fn _cancelled(&self, py: Python<'_>) -> bool {
+        self.cancelled(py)
+    }
+
+    #[getter]
+    fn _source_traceback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.state.with(py, |state| state.source_traceback.as_ref().map(|it| it.clone_ref(py)))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.state
+            .peek(|state| {
+                visit.call(&state.callback)?;
+                visit.call(&state.args)?;
+                visit.call(&state.context)?;
+                visit.call(&state.source_traceback)?;
+                state.home.as_ref().map_or(Ok(()), |home| home.traverse(&visit))
+            })
+            .unwrap_or(Ok(()))
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| drop(self.state.with(py, std::mem::take)));
+    }
+}
+
+/// A callback that will run at a time of the loop's clock (`asyncio.TimerHandle`).
+#[pyclass(extends = Handle, subclass, frozen, module = "aioxide", name = "TimerHandle")]
+pub struct TimerHandle {
+    when: f64,
+    entry: GilCell<Option<TimerId>>,
+}
+
+impl TimerHandle {
+    /// Puts a new timer into the loop's queue.
+    pub fn schedule(
+        event_loop: &Bound<'_, BaseEventLoop>,
+        when: f64,
+        callback: Py<PyAny>,
+        args: Option<Py<PyTuple>>,
+        context: Py<PyContext>,
+    ) -> PyResult<Py<Self>> {
+        let py = event_loop.py();
+        let home = Home::Native(event_loop.clone().unbind());
+        let handle = Handle::build(py, home, callback, args, context)?;
+        let timer = TimerHandle { when, entry: GilCell::new(None) };
+        let timer = Py::new(py, PyClassInitializer::from(handle).add_subclass(timer))?;
+        let id = event_loop
+            .get()
+            .state
+            .with(py, |state| state.timers.insert(deadline(when), timer.clone_ref(py)));
+        timer.get().entry.with(py, |entry| *entry = Some(id));
+        Ok(timer)
+    }
+
+    /// The loop took it out of its queue, to run it.
+    pub fn mark_due(&self, py: Python<'_>) {
+        self.entry.with(py, |entry| *entry = None);
+    }
+}
+
+/// The nanosecond of the monotonic clock at which `when` seconds are over: never before.
+fn deadline(when: f64) -> u64 {
+    if when.is_nan() || when <= 0.0 {
+        return 0;
+    }
+    // A float of seconds cannot name every nanosecond: round up, and once more where the
+    // rounded deadline still reads as earlier than `when`.
+    let nanoseconds = (when * 1e9).ceil();
+    if nanoseconds >= u64::MAX as f64 {
+        return u64::MAX;
+    }
+    let nanoseconds = nanoseconds as u64;
+    if (nanoseconds as f64) / 1e9 < when { nanoseconds + 1 } else { nanoseconds }
+}
+
+#[pymethods]
+impl TimerHandle {
+    #[new]
+    #[pyo3(signature = (when, callback, args, r#loop, context = None))]
+    fn py_new(
+        when: f64,
+        callback: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyAny>,
+        r#loop: &Bound<'_, PyAny>,
+        context: Option<Py<PyContext>>,
+    ) -> PyResult<PyClassInitializer<Self>> {
+        let handle = Handle::py_new(callback, args, r#loop, context)?;
+        let timer = TimerHandle { when, entry: GilCell::new(None) };
+        Ok(PyClassInitializer::from(handle).add_subclass(timer))
+    }
+
+    /// When the callback runs, in seconds of `loop.time()`.
+    fn when(&self) -> f64 {
+        self.when
+    }
+
+    fn cancel(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        Handle::drop_callback(this.as_super())?;
+        let Some(id) = this.get().entry.with(py, Option::take) else { return Ok(()) };
+        let home = this
+            .as_super()
+            .get()
+            .state
+            .with(py, |state| state.home.as_ref().map(|h| h.clone_ref(py)));
+        if let Some(Home::Native(event_loop)) = home {
+            drop(event_loop.get().state.with(py, |state| state.timers.cancel(id)));
+        }
+        Ok(())
+    }
+
+    fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {
+        Handle::describe(this.as_super(), Some(this.get().when))
+    }
+
+    fn __hash__(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.when.to_bits().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn __richcmp__(
+        this: &Bound<'_, Self>,
+        other: &Bound<'_, PyAny>,
+        operation: CompareOp,
+    ) -> PyResult<Py<PyAny>> {
+        let py = this.py();
+        let Ok(other) = other.cast::<TimerHandle>() else {
+            return Ok(py.NotImplemented());
+        };
+        let (mine, theirs) = (this.get().when, other.get().when);
+        let equal = || -> PyResult<bool> {
+            let parts = |timer: &Bound<'_, TimerHandle>| {
+                let handle = timer.as_super().get();
+                (handle._callback(py), handle._args(py), handle.cancelled(py))
+            };
+            let (one, two) = (parts(this), parts(other));
+            Ok(mine == theirs
+                && one.2 == two.2
+                && one.0.into_pyobject(py)?.eq(two.0)?
+                && one.1.into_pyobject(py)?.eq(two.1)?)
+        };
+        let answer = match operation {
+            CompareOp::Lt => mine < theirs,
+            CompareOp::Gt => mine > theirs,
+            CompareOp::Le => mine < theirs || equal()?,
+            CompareOp::Ge => mine > theirs || equal()?,
+            CompareOp::Eq => equal()?,
+            CompareOp::Ne => !equal()?,
+        };
+        Ok(answer.into_pyobject(py)?.to_owned().into_any().unbind())
+    }
+
+    /// `asyncio.TimerHandle`, so that `isinstance` answers as for asyncio's own.
+    #[getter(__class__)]
+    fn class(&self, py: Python<'_>) -> Py<PyAny> {
+        imports(py).timer_handle.clone_ref(py)
+    }
+
+    #[getter]
+    fn _when(&self) -> f64 {
+        self.when
+    }
+
+    #[getter]
+    fn _scheduled(&self, py: Python<'_>) -> bool {
+        self.entry.with(py, |entry| entry.is_some())
+    }
+}

@@ -1,0 +1,32 @@
+//! asyncio in Rust: the loop, its handles, futures and tasks, and its transports.
+//!
+//! Knows Python, knows no protocol by name. All `unsafe` and every difference between Python
+//! versions live in [`cpython`], the locked room; the other modules are safe code.
+
+#![deny(unsafe_code)]
+
+pub mod event_loop;
+pub mod futures;
+pub mod handles;
+pub mod tasks;
+
+pub mod protocols;
+pub mod transports;
+
+pub mod blocking;
+pub mod errors;
+
+#[allow(unsafe_code)]
+pub mod cpython;
+
+use pyo3::prelude::*;
+
+/// Makes the classes ready for use; called once, when the module is built.
+pub fn prepare(py: Python<'_>) -> PyResult<()> {
+    cpython::imports::load(py)?;
+    cpython::slots::install_finalizer::<futures::Future>(py);
+    cpython::slots::install_finalizer::<tasks::Task>(py);
+    cpython::slots::install_finalizer::<transports::stream::StreamTransport>(py);
+    cpython::slots::install_resume::<futures::awaiting::FutureIter>(py);
+    Ok(())
+}

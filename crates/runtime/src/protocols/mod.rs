@@ -1,0 +1,3 @@
+//! Who receives what a transport reads.
+
+pub mod python;

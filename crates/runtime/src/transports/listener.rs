@@ -1,0 +1,245 @@
+//! `Listener`: a listening socket. Accepts what waits, makes a protocol and a transport for each.
+//!
+//! The socket object and the policy (`Server`, TLS) are Python's; what runs per connection is here.
+
+use engine::poller::{Interest, Token};
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyContext, PyDict};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+
+use super::stream::StreamTransport;
+use crate::cpython::cell::GilCell;
+use crate::cpython::imports::imports;
+use crate::cpython::{context, descriptor};
+use crate::errors;
+use crate::event_loop::BaseEventLoop;
+use crate::event_loop::report;
+use crate::event_loop::source::Source;
+
+/// How long accepting pauses when the process is out of descriptors or memory, in seconds
+/// (`asyncio.constants.ACCEPT_RETRY_DELAY`).
+const RETRY_DELAY: f64 = 1.0;
+
+struct ListenerState {
+    token: Option<Token>,
+    home: Option<Py<BaseEventLoop>>,
+    socket: Option<Py<PyAny>>,
+    factory: Option<Py<PyAny>>,
+    server: Option<Py<PyAny>>,
+    context: Option<Py<PyContext>>,
+}
+
+impl ListenerState {
+    const fn empty() -> Self {
+        ListenerState {
+            token: None,
+            home: None,
+            socket: None,
+            factory: None,
+            server: None,
+            context: None,
+        }
+    }
+}
+
+/// One listening socket of a server.
+#[pyclass(frozen, weakref, module = "aioxide._aioxide")]
+pub struct Listener {
+    fd: i32,
+    backlog: usize,
+    state: GilCell<ListenerState>,
+}
+
+/// What a listener needs for every connection, copied out of its state.
+struct Serving {
+    factory: Py<PyAny>,
+    server: Py<PyAny>,
+    context: Py<PyContext>,
+}
+
+impl Listener {
+    /// Connections wait: accept as many as the backlog holds.
+    pub fn on_ready(this: &Bound<'_, Self>, event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
+        let py = this.py();
+        for _ in 0..this.get().backlog {
+            let serving = this.get().state.with(py, |state| {
+                Some(Serving {
+                    factory: state.factory.as_ref()?.clone_ref(py),
+                    server: state.server.as_ref()?.clone_ref(py),
+                    context: state.context.as_ref()?.clone_ref(py),
+                })
+            });
+            let Some(serving) = serving else { return Ok(()) };
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let answer = descriptor::lend(this.get().fd, |fd| acceptfrom_with(fd, flags));
+            match answer {
+                Ok((socket, peer)) => {
+                    if let Err(error) = connect(event_loop, serving, socket, peer) {
+                        report::unless_exit(event_loop, error, |error| {
+                            creation_failed(event_loop, error)
+                        })?;
+                    }
+                }
+                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return Ok(()),
+                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    return this.get().rest(event_loop, this, error);
+                }
+                Err(error) => {
+                    this.get().disarm(py);
+                    return Listener::failed(this, event_loop, error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(
+        this: &Bound<'_, Self>,
+        event_loop: &Bound<'_, BaseEventLoop>,
+        error: Errno,
+    ) -> PyResult<()> {
+        let details = this.get().details(this.py(), "Accept failed on a socket", error)?;
+        report::call_exception_handler(event_loop.as_any(), &details)
+    }
+
+    fn details<'py>(
+        &self,
+        py: Python<'py>,
+        message: &str,
+        error: Errno,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let details = PyDict::new(py);
+        details.set_item("message", message)?;
+        details.set_item("exception", errors::from_errno(error).into_value(py))?;
+        let socket = self.state.with(py, |state| state.socket.as_ref().map(|it| it.clone_ref(py)));
+        if let Some(socket) = socket {
+            let shown = imports(py).transport_socket.bind(py).call1((socket,))?;
+            details.set_item("socket", shown)?;
+        }
+        Ok(details)
+    }
+
+    /// Out of descriptors or memory: say so and try again later, instead of spinning.
+    fn rest(
+        &self,
+        event_loop: &Bound<'_, BaseEventLoop>,
+        this: &Bound<'_, Self>,
+        error: Errno,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let details = self.details(py, "socket.accept() out of system resource", error)?;
+        report::call_exception_handler(event_loop.as_any(), &details)?;
+        self.arm(py, Interest::NONE)?;
+        let again = this.getattr(intern!(py, "_accept_again"))?;
+        event_loop.call_method1(intern!(py, "call_later"), (RETRY_DELAY, again)).map(drop)
+    }
+
+    fn arm(&self, py: Python<'_>, interest: Interest) -> PyResult<()> {
+        let (token, home) = self
+            .state
+            .with(py, |state| (state.token, state.home.as_ref().map(|home| home.clone_ref(py))));
+        let (Some(token), Some(home)) = (token, home) else { return Ok(()) };
+        let Ok(kernel) = home.get().kernel(py) else { return Ok(()) };
+        home.get()
+            .state
+            .with(py, |state| state.sources.arm(&kernel.poller, token, interest))
+            .map_err(|error| errors::from_io(&error))
+    }
+
+    fn disarm(&self, py: Python<'_>) {
+        let old = self.state.with(py, |state| std::mem::replace(state, ListenerState::empty()));
+        let (Some(token), Some(home)) = (old.token, old.home) else { return };
+        let Ok(kernel) = home.get().kernel(py) else { return };
+        drop(home.get().state.with(py, |state| state.sources.unregister(&kernel.poller, token)));
+    }
+}
+
+/// One accepted connection: its own context, a protocol from the factory, a transport.
+fn connect(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    serving: Serving,
+    socket: std::os::fd::OwnedFd,
+    peer: Option<rustix::net::SocketAddrAny>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let own = context::copy(serving.context.bind(py))?;
+    let protocol = context::run_in(own.bind(py), || serving.factory.bind(py).call0())??;
+    StreamTransport::accepted(event_loop, socket, peer, &protocol, own, serving.server)
+}
+
+fn creation_failed(event_loop: &Bound<'_, BaseEventLoop>, error: PyErr) -> PyResult<()> {
+    let py = event_loop.py();
+    let details = PyDict::new(py);
+    details.set_item("message", "Error on transport creation for incoming connection")?;
+    details.set_item("exception", error.into_value(py))?;
+    report::call_exception_handler(event_loop.as_any(), &details)
+}
+
+#[pymethods]
+impl Listener {
+    /// Starts to accept on `sock`, a listening and non-blocking Python socket.
+    #[new]
+    fn new(
+        r#loop: &Bound<'_, BaseEventLoop>,
+        sock: &Bound<'_, PyAny>,
+        factory: Py<PyAny>,
+        server: Py<PyAny>,
+        backlog: usize,
+    ) -> PyResult<Py<Self>> {
+        let py = sock.py();
+        let kernel = r#loop.get().kernel(py)?;
+        let fd = descriptor::number(sock)?;
+        let state = ListenerState {
+            token: None,
+            home: Some(r#loop.clone().unbind()),
+            socket: Some(sock.clone().unbind()),
+            factory: Some(factory),
+            server: Some(server),
+            context: Some(context::copy_current(py)?),
+        };
+        let listener = Listener { fd, backlog: backlog.max(1), state: GilCell::new(state) };
+        let listener = Py::new(py, listener)?;
+        let source = Source::Listener(listener.clone_ref(py));
+        let registered = r#loop
+            .get()
+            .state
+            .with(py, |state| state.sources.register(&kernel.poller, fd, Interest::READ, source));
+        let (token, stale) = registered.map_err(|(error, _source)| errors::from_io(&error))?;
+        if let Some(Source::Stream(other)) = stale {
+            StreamTransport::lost_descriptor(other.bind(py))?;
+        }
+        listener.get().state.with(py, |state| state.token = Some(token));
+        Ok(listener)
+    }
+
+    /// Stops accepting; the socket is the caller's to close.
+    fn stop(&self, py: Python<'_>) {
+        self.disarm(py);
+    }
+
+    fn _accept_again(&self, py: Python<'_>) -> PyResult<()> {
+        self.arm(py, Interest::READ)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.state
+            .peek(|state| {
+                visit.call(&state.home)?;
+                visit.call(&state.socket)?;
+                visit.call(&state.factory)?;
+                visit.call(&state.server)?;
+                visit.call(&state.context)
+            })
+            .unwrap_or(Ok(()))
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            drop(self.state.with(py, |state| std::mem::replace(state, ListenerState::empty())));
+        });
+    }
+}

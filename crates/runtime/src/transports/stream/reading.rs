@@ -1,0 +1,110 @@
+//! Bytes from the socket to the protocol: one `recv` for each time the kernel reports.
+//!
+//! A plain protocol gets an exact `bytes`, copied out of the loop's scratch buffer; allocating the
+//! maximum and shrinking it would cost an mmap and an munmap per message. A buffered protocol is
+//! read into where it says.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+use super::StreamTransport;
+use crate::cpython::{buffers, descriptor};
+use crate::errors;
+use crate::event_loop::BaseEventLoop;
+use crate::event_loop::turn::is_exit;
+
+const READ_ERROR: &str = "Fatal read error on socket transport";
+
+/// The socket is readable.
+#[inline]
+pub fn ready(
+    this: &Bound<'_, StreamTransport>,
+    event_loop: &Bound<'_, BaseEventLoop>,
+) -> PyResult<()> {
+    let py = this.py();
+    let Some(fd) = this.get().descriptor(py) else {
+        return StreamTransport::lost_descriptor(this);
+    };
+    let buffered =
+        this.get().state.with(py, |state| state.protocol.as_ref().is_some_and(|p| p.is_buffered()));
+    if buffered {
+        return into_protocol(this, fd);
+    }
+    let mut scratch = event_loop.get().take_scratch(py);
+    let answer = descriptor::lend(fd, |fd| recv(fd, scratch.as_mut_slice(), RecvFlags::empty()));
+    let data = answer.map(|(count, _)| PyBytes::new(py, &scratch[..count]));
+    event_loop.get().give_scratch(py, scratch);
+    match data {
+        Ok(data) if data.as_bytes().is_empty() => end_of_file(this),
+        Ok(data) => {
+            let told = this.get().in_context(py, |protocol| protocol.data_received(data.as_any()));
+            guard(this, told, "Fatal error: protocol.data_received() call failed.")
+        }
+        Err(error) => refused(this, error),
+    }
+}
+
+fn refused(this: &Bound<'_, StreamTransport>, error: Errno) -> PyResult<()> {
+    if error == Errno::AGAIN || error == Errno::INTR {
+        return Ok(());
+    }
+    StreamTransport::fatal(this, errors::from_errno(error), READ_ERROR)
+}
+
+/// A protocol method raised: the connection ends, unless the program itself is to end.
+fn guard(this: &Bound<'_, StreamTransport>, outcome: PyResult<()>, message: &str) -> PyResult<()> {
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(error) if is_exit(this.py(), &error) => Err(error),
+        Err(error) => StreamTransport::fatal(this, error, message),
+    }
+}
+
+fn into_protocol(this: &Bound<'_, StreamTransport>, fd: i32) -> PyResult<()> {
+    let py = this.py();
+    let lent = this.get().in_context(py, |protocol| {
+        let buffer = protocol.get_buffer(py)?;
+        if buffer.len()? == 0 {
+            return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+        }
+        Ok(buffer)
+    });
+    let buffer = match lent {
+        Ok(buffer) => buffer,
+        Err(error) => {
+            let message = "Fatal error: protocol.get_buffer() call failed.";
+            return guard(this, Err(error), message);
+        }
+    };
+    if this.get().state.with(py, |state| state.lost > 0) {
+        return Ok(());
+    }
+    let answer = buffers::write(&buffer, |bytes| {
+        descriptor::lend(fd, |fd| recv(fd, bytes, RecvFlags::empty()))
+    });
+    match answer {
+        Err(error) => guard(this, Err(error), READ_ERROR),
+        Ok(Err(error)) => refused(this, error),
+        Ok(Ok((0, _))) => end_of_file(this),
+        Ok(Ok((count, _))) => {
+            let told = this.get().in_context(py, |protocol| protocol.buffer_updated(py, count));
+            guard(this, told, "Fatal error: protocol.buffer_updated() call failed.")
+        }
+    }
+}
+
+/// The peer will send nothing more. The protocol decides whether we may go on sending.
+fn end_of_file(this: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let py = this.py();
+    match this.get().in_context(py, |protocol| protocol.eof_received(py)) {
+        Ok(true) => {
+            this.get().state.with(py, |state| state.eof_seen = true);
+            this.get().rearm(py)
+        }
+        Ok(false) => StreamTransport::close_soon(this),
+        Err(error) => guard(this, Err(error), "Fatal error: protocol.eof_received() call failed."),
+    }
+}

@@ -1,0 +1,276 @@
+//! Bytes from the program to the socket: tried at once, buffered when the kernel is full.
+
+use std::io::IoSlice;
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
+
+use engine::write_buffer::MAX_SLICES;
+
+use super::StreamTransport;
+use crate::cpython::imports::imports;
+use crate::cpython::{buffers, descriptor};
+use crate::errors;
+use crate::event_loop::turn::is_exit;
+
+const WRITE_ERROR: &str = "Fatal write error on socket transport";
+
+/// From the sixth write into a lost connection on, asyncio logs.
+const LOG_THRESHOLD: u32 = 5;
+
+/// `transport.write`.
+pub fn write(this: &Bound<'_, StreamTransport>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = this.py();
+    check_type(data)?;
+    if !may_write(this, "write")? {
+        return Ok(());
+    }
+    if !this.get().state.with(py, |state| state.buffer.is_empty()) {
+        return keep(this, data, 0);
+    }
+    let Some(fd) = this.get().descriptor(py) else {
+        return StreamTransport::lost_descriptor(this);
+    };
+    let answer = buffers::read(data, |bytes| {
+        if bytes.is_empty() {
+            return (Ok(0), 0);
+        }
+        (descriptor::lend(fd, |fd| send(fd, bytes, SendFlags::NOSIGNAL)), bytes.len())
+    });
+    match answer {
+        Err(error) => StreamTransport::fatal(this, error, WRITE_ERROR),
+        Ok((Ok(sent), length)) if sent == length => Ok(()),
+        Ok((Ok(sent), _)) => keep(this, data, sent),
+        Ok((Err(error), _)) if is_full(error) => keep(this, data, 0),
+        Ok((Err(error), _)) => StreamTransport::fatal(this, errors::from_errno(error), WRITE_ERROR),
+    }
+}
+
+fn is_full(error: Errno) -> bool {
+    error == Errno::AGAIN || error == Errno::INTR
+}
+
+fn check_type(data: &Bound<'_, PyAny>) -> PyResult<()> {
+    if data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>()
+    {
+        return Ok(());
+    }
+    let name = data.get_type().name()?;
+    Err(PyTypeError::new_err(format!("data argument must be a bytes-like object, not '{name}'")))
+}
+
+/// Whether anything can still be written; counts writes into a lost connection.
+fn may_write(this: &Bound<'_, StreamTransport>, method: &str) -> PyResult<bool> {
+    let py = this.py();
+    let (eof, lost) = this.get().state.with(py, |state| {
+        if state.lost > 0 && !state.eof_written {
+            state.lost = state.lost.saturating_add(1);
+        }
+        (state.eof_written, state.lost)
+    });
+    if eof {
+        return Err(PyRuntimeError::new_err(format!("Cannot call {method}() after write_eof()")));
+    }
+    if lost > LOG_THRESHOLD {
+        let logger = imports(py).logger.bind(py);
+        logger.call_method1(intern!(py, "warning"), ("socket.send() raised exception.",))?;
+    }
+    Ok(lost == 0)
+}
+
+/// Buffers what the kernel did not take. `bytes` are kept as they are, anything that the program
+/// could change afterwards is copied.
+fn keep(this: &Bound<'_, StreamTransport>, data: &Bound<'_, PyAny>, sent: usize) -> PyResult<()> {
+    let py = this.py();
+    let rest: Bound<'_, PyBytes> = match data.cast_exact::<PyBytes>() {
+        Ok(bytes) if sent == 0 => bytes.clone(),
+        _ => buffers::read(data, |bytes| PyBytes::new(py, &bytes[sent..]))?,
+    };
+    if rest.as_bytes().is_empty() {
+        return Ok(());
+    }
+    this.get().state.with(py, |state| state.buffer.push(PyBackedBytes::from(rest)));
+    this.get().rearm(py)?;
+    maybe_pause(this)
+}
+
+/// `transport.writelines`: everything goes through the buffer and leaves in one system call.
+pub fn writelines(this: &Bound<'_, StreamTransport>, list: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = this.py();
+    let mut chunks = Vec::new();
+    for data in list.try_iter()? {
+        let data = data?;
+        check_type(&data)?;
+        let bytes = match data.cast_exact::<PyBytes>() {
+            Ok(bytes) => bytes.clone(),
+            Err(_) => buffers::read(&data, |bytes| PyBytes::new(py, bytes))?,
+        };
+        if !bytes.as_bytes().is_empty() {
+            chunks.push(PyBackedBytes::from(bytes));
+        }
+    }
+    if !may_write(this, "writelines")? || chunks.is_empty() {
+        return Ok(());
+    }
+    let was_empty = this.get().state.with(py, |state| {
+        let was_empty = state.buffer.is_empty();
+        chunks.into_iter().for_each(|chunk| state.buffer.push(chunk));
+        was_empty
+    });
+    if was_empty && let Err(error) = flush(this) {
+        return failed(this, error);
+    }
+    this.get().rearm(py)?;
+    maybe_pause(this)
+}
+
+/// Why a flush stopped for good.
+enum Broken {
+    Kernel(Errno),
+    Descriptor,
+}
+
+/// Sends buffered bytes until the kernel is full or nothing is left.
+fn flush(this: &Bound<'_, StreamTransport>) -> Result<(), Broken> {
+    let py = this.py();
+    let Some(fd) = this.get().descriptor(py) else { return Err(Broken::Descriptor) };
+    let answer = this.get().state.with(py, |state| {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let count = state.buffer.slices(&mut slices);
+        if count == 0 {
+            return Ok(0);
+        }
+        descriptor::lend(fd, |fd| {
+            let mut nothing = SendAncillaryBuffer::default();
+            sendmsg(fd, &slices[..count], &mut nothing, SendFlags::NOSIGNAL)
+        })
+    });
+    match answer {
+        Ok(sent) => {
+            this.get().state.with(py, |state| state.buffer.advance(sent));
+            Ok(())
+        }
+        Err(error) if is_full(error) => Ok(()),
+        Err(error) => Err(Broken::Kernel(error)),
+    }
+}
+
+fn failed(this: &Bound<'_, StreamTransport>, broken: Broken) -> PyResult<()> {
+    match broken {
+        Broken::Descriptor => StreamTransport::lost_descriptor(this),
+        Broken::Kernel(error) => {
+            StreamTransport::fatal(this, errors::from_errno(error), WRITE_ERROR)
+        }
+    }
+}
+
+/// The socket takes bytes again.
+pub fn ready(this: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let py = this.py();
+    if let Err(broken) = flush(this) {
+        return failed(this, broken);
+    }
+    maybe_resume(this)?;
+    let (empty, closing, eof, lost) = this
+        .get()
+        .state
+        .with(py, |state| (state.buffer.is_empty(), state.closing, state.eof_written, state.lost));
+    if !empty || lost > 0 {
+        return Ok(());
+    }
+    if closing {
+        this.get().state.with(py, |state| state.lost += 1);
+        return StreamTransport::queue_end(this);
+    }
+    this.get().rearm(py)?;
+    if eof { shut_down(this) } else { Ok(()) }
+}
+
+/// `transport.write_eof`.
+pub fn write_eof(this: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let py = this.py();
+    let now = this.get().state.with(py, |state| {
+        if state.closing || state.eof_written {
+            return false;
+        }
+        state.eof_written = true;
+        state.buffer.is_empty()
+    });
+    if now { shut_down(this) } else { Ok(()) }
+}
+
+fn shut_down(this: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let Some(fd) = this.get().descriptor(this.py()) else {
+        return StreamTransport::lost_descriptor(this);
+    };
+    match descriptor::lend(fd, |fd| shutdown(fd, Shutdown::Write)) {
+        Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+        Err(error) => Err(errors::from_errno(error)),
+    }
+}
+
+/// `transport.set_write_buffer_limits`.
+pub fn set_limits(
+    this: &Bound<'_, StreamTransport>,
+    high: Option<isize>,
+    low: Option<isize>,
+) -> PyResult<()> {
+    let py = this.py();
+    let size = |value: Option<isize>| value.map(usize::try_from).transpose();
+    let (Ok(high_size), Ok(low_size)) = (size(high), size(low)) else {
+        let low = low.or(high.map(|high| high / 4)).unwrap_or(0);
+        let high = high.unwrap_or(low.saturating_mul(4));
+        return Err(PyValueError::new_err(format!(
+            "high ({high}) must be >= low ({low}) must be >= 0"
+        )));
+    };
+    let answer = this.get().state.with(py, |state| state.marks.set(high_size, low_size));
+    answer.map_err(|error| PyValueError::new_err(error.to_string()))?;
+    maybe_pause(this)
+}
+
+/// Above the high mark the protocol is asked to stop, once.
+fn maybe_pause(this: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let py = this.py();
+    let pause = this.get().state.with(py, |state| {
+        let pause = !state.protocol_paused && state.marks.crossed_high(state.buffer.len());
+        state.protocol_paused |= pause;
+        pause
+    });
+    let Some(protocol) = this.get().protocol(py).filter(|_| pause) else { return Ok(()) };
+    told(this, protocol.pause_writing(py), "protocol.pause_writing() failed")
+}
+
+/// Below the low mark it may go on.
+fn maybe_resume(this: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let py = this.py();
+    let resume = this.get().state.with(py, |state| {
+        let resume = state.protocol_paused && state.marks.drained(state.buffer.len());
+        state.protocol_paused &= !resume;
+        resume
+    });
+    if !resume || this.get().protocol(py).is_none() {
+        return Ok(());
+    }
+    let outcome = this.get().in_context(py, |protocol| protocol.resume_writing(py));
+    told(this, outcome, "protocol.resume_writing() failed")
+}
+
+/// A failing `pause_writing` or `resume_writing` is reported and changes nothing else.
+fn told(this: &Bound<'_, StreamTransport>, outcome: PyResult<()>, message: &str) -> PyResult<()> {
+    let py = this.py();
+    let Err(error) = outcome else { return Ok(()) };
+    if is_exit(py, &error) {
+        return Err(error);
+    }
+    let home = this.get().state.with(py, |state| state.home.as_ref().map(|h| h.clone_ref(py)));
+    let Some(home) = home else { return Ok(()) };
+    StreamTransport::tell(this, home.bind(py).as_any(), error, message)
+}

@@ -1,0 +1,59 @@
+"""Loop methods that are not there yet: each says so instead of doing half of it."""
+
+from typing import Any, NoReturn
+
+__all__ = ("LaterMixin",)
+
+
+def _not_yet(what: str) -> NoReturn:
+    raise NotImplementedError(
+        f"aioxide does not have {what} yet: run this program on asyncio's own loop until it does"
+    )
+
+
+class LaterMixin:
+    """The rest of `asyncio.AbstractEventLoop`."""
+
+    async def start_tls(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not available yet."""
+        _not_yet("loop.start_tls()")
+
+    async def sendfile(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not available yet."""
+        _not_yet("loop.sendfile()")
+
+    async def sock_sendfile(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not available yet."""
+        _not_yet("loop.sock_sendfile()")
+
+    async def connect_accepted_socket(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not available yet."""
+        _not_yet("loop.connect_accepted_socket()")
+
+    async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not available yet."""
+        _not_yet("datagram endpoints")
+
+    async def create_unix_connection(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not available yet."""
+        _not_yet("connections over Unix sockets")
+
+    async def create_unix_server(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not available yet."""
+        _not_yet("servers on Unix sockets")
+
+    async def connect_read_pipe(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not available yet."""
+        _not_yet("pipes")
+
+    async def connect_write_pipe(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not available yet."""
+        _not_yet("pipes")
+
+    async def subprocess_shell(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not available yet."""
+        _not_yet("subprocesses")
+
+    async def subprocess_exec(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not available yet."""
+        _not_yet("subprocesses")

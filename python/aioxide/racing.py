@@ -1,0 +1,56 @@
+"""Happy Eyeballs: several ways to connect, started one after the other, the first to succeed wins.
+
+RFC 8305: the next attempt starts when the one before failed, or after a delay. Called by
+`create_connection`; it knows nothing of sockets but that a losing one must be closed.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+__all__ = ("first_to_connect",)
+
+
+async def first_to_connect(
+    attempts: list[Callable[[], Awaitable[Any]]], delay: float
+) -> Any | None:
+    """Return what the first successful attempt returned, or None when all failed.
+
+    `delay` is in seconds. An attempt fails by raising; whoever made it keeps the exception. Losers
+    are cancelled and awaited, and a loser that succeeded all the same has its socket closed.
+    """
+    waiting = list(attempts)
+    running: set[asyncio.Task[Any]] = set()
+    winner: asyncio.Task[Any] | None = None
+    try:
+        while winner is None and (waiting or running):
+            if waiting:
+                running.add(asyncio.ensure_future(waiting.pop(0)()))
+            done, running = await asyncio.wait(
+                running,
+                timeout=delay if waiting else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            # Taken in a fixed order where two finished in one turn; only one can win.
+            for task in done:
+                if task.cancelled() or task.exception() is not None:
+                    continue
+                if winner is None:
+                    winner = task
+                else:
+                    task.result().close()
+        return winner.result() if winner is not None else None
+    except BaseException:
+        if winner is not None:
+            winner.result().close()
+        raise
+    finally:
+        await _abandon(running)
+
+
+async def _abandon(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if not isinstance(outcome, BaseException):
+            outcome.close()

@@ -1,0 +1,82 @@
+"""`run`, `Runner`, and the ways to make aioxide's loop the default one.
+
+`run` and `Runner` are asyncio's own, with our loop; nothing is patched before `install()`.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from . import _compat
+from .event_loop import EventLoop
+
+__all__ = ("Runner", "install", "new_event_loop", "run", "uninstall")
+
+
+def new_event_loop() -> EventLoop:
+    """Return a new event loop. Raises OSError when the process has no descriptors left."""
+    return EventLoop()
+
+
+class Runner(asyncio.Runner):
+    """`asyncio.Runner` on an aioxide loop.
+
+    Runner(*, debug=None, loop_factory=None, task_factory=None): `task_factory` is given to the
+    loop's `set_task_factory` before anything runs.
+    """
+
+    def __init__(
+        self,
+        *,
+        debug: bool | None = None,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        task_factory: Callable[..., Any] | None = None,
+    ) -> None:
+        if task_factory is not None and not callable(task_factory):
+            raise TypeError(f"task_factory must be a callable or None, got {task_factory!r}")
+        make_loop = new_event_loop if loop_factory is None else loop_factory
+
+        def configured_loop() -> asyncio.AbstractEventLoop:
+            loop = make_loop()
+            if task_factory is not None:
+                loop.set_task_factory(task_factory)
+            return loop
+
+        super().__init__(debug=debug, loop_factory=configured_loop)
+
+
+def run(
+    main: Any,
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    task_factory: Callable[..., Any] | None = None,
+) -> Any:
+    """Run the coroutine `main` on a new aioxide loop and return its result (`asyncio.run`).
+
+    Cancels what is left, shuts down asynchronous generators and the default executor, and closes
+    the loop. Raises RuntimeError when a loop runs in this thread already.
+    """
+    if asyncio.events._get_running_loop() is not None:
+        raise RuntimeError("aioxide.run() cannot be called from a running event loop")
+    with Runner(debug=debug, loop_factory=loop_factory, task_factory=task_factory) as runner:
+        return runner.run(main)
+
+
+_installing = threading.Lock()
+
+
+def install() -> None:
+    """Make aioxide's loop the one that `asyncio.run` and `asyncio.new_event_loop` make.
+
+    For the whole process, until `uninstall()`. Calling it twice changes nothing.
+    """
+    with _installing:
+        _compat.replace_default_loop(new_event_loop)
+
+
+def uninstall() -> None:
+    """Undo `install()`."""
+    with _installing:
+        _compat.restore_default_loop()

@@ -1,0 +1,260 @@
+"""Puts the subject where CPython's tests make their loops, tasks and futures.
+
+isolate.py calls replace_names() before it imports a test file and adapt() after. What a test
+asserts is never touched: only who makes the loop, and which Task and Future a class is given.
+"""
+
+import asyncio
+import asyncio.futures
+import asyncio.tasks
+import unittest
+from unittest import mock
+
+
+class StandIn:
+    """Stands for a loop class that the tests call, subclass, or ask isinstance() about."""
+
+    def __init__(self, make, find_class):
+        self._make = make
+        self._find_class = find_class
+
+    def __call__(self, *args):
+        return self._make(*args)
+
+    def __mro_entries__(self, bases):
+        return (self._find_class(),)
+
+    def __instancecheck__(self, loop):
+        return isinstance(loop, self._find_class())
+
+    def __getattr__(self, name):
+        return getattr(self._find_class(), name)
+
+
+class Overlay:
+    """A module as one test file sees it: one name replaced, all else the module's own."""
+
+    def __init__(self, module, **replaced):
+        self.__dict__.update(replaced, _module=module)
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
+
+    def __setattr__(self, name, value):
+        setattr(self._module, name, value)
+
+    def __delattr__(self, name):
+        delattr(self._module, name)
+
+
+def replace_names(subject):
+    """Replaces asyncio's public names for "a loop"; inside asyncio all goes on as it is."""
+    asyncio.DefaultEventLoopPolicy = subject.policy
+    asyncio.set_event_loop_policy(None)
+    asyncio.SelectorEventLoop = StandIn(subject.loop, lambda: subject.loop_class)
+    asyncio.BaseEventLoop = StandIn(subject.base_loop, lambda: subject.base_loop_class)
+    if hasattr(asyncio, "EventLoop"):
+        asyncio.EventLoop = asyncio.SelectorEventLoop
+
+
+def adapt(module, subject):
+    """Gives the test file's classes to the subject, and adds those that plug in its own classes."""
+    utils = getattr(module, "test_utils", None)
+    if utils is not None:
+        utils.TestCase.close_loop = staticmethod(_closing(utils.TestCase.close_loop))
+    adapt_file = FILES.get(module.__name__.rpartition(".")[2])
+    if adapt_file is not None:
+        adapt_file(module, subject, _Adder(module))
+
+
+def _closing(close_loop):
+    """A way to close a loop at the end of a test that needs no attribute of asyncio's own loop."""
+
+    def close(loop):
+        if hasattr(loop, "_default_executor"):
+            return close_loop(loop)
+        if not loop.is_closed():
+            loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+    return close
+
+
+class _Adder:
+    """Adds a class to a test file, marked as one that gives the subject to every test."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __call__(self, name, *bases, **attributes):
+        attributes |= {"__module__": self.module.__name__, "plugged": True}
+        added = type(name, bases, attributes)
+        setattr(self.module, name, added)
+        return added
+
+
+def _own_loop(subject):
+    """A mixin: tests that need no simulated clock get the subject's loop, not utils.TestLoop."""
+
+    class OwnLoop:
+        def new_test_loop(self, gen=None):
+            if gen is not None:
+                return super().new_test_loop(gen)
+            loop = subject.loop()
+            self.set_event_loop(loop)
+            return loop
+
+    return OwnLoop
+
+
+def _overlaid(module, **replaced):
+    """A mixin: while a test runs, these of asyncio's names mean others in the test file alone."""
+
+    class Overlaid:
+        def setUp(self):
+            patch = mock.patch.object(module, "asyncio", Overlay(asyncio, **replaced))
+            patch.start()
+            self.addCleanup(patch.stop)
+            super().setUp()
+
+    return Overlaid
+
+
+def _base_events(module, subject, add):
+    module.base_events = Overlay(module.base_events, BaseEventLoop=asyncio.BaseEventLoop)
+
+
+def _events(module, subject, add):
+    # asyncio's loop has its children watched by an object of the policy; a replacement watches its
+    # own, so the part of the set-up that installs a watcher is left out.
+    del module.UnixEventLoopTestsMixin.setUp, module.UnixEventLoopTestsMixin.tearDown
+
+
+def _subprocess(module, subject, add):
+    class OwnLoop(module.test_utils.TestCase):
+        def setUp(self):
+            super().setUp()
+            self.loop = asyncio.new_event_loop()
+            self.set_event_loop(self.loop)
+
+    # One class in place of CPython's class per child watcher.
+    add("SubprocessTests", module.SubprocessMixin, OwnLoop)
+
+
+def _runners(module, subject, add):
+    if subject.run is not None and subject.runner is not None:
+        ours = _overlaid(module, run=subject.run, Runner=subject.runner)
+        add("OurRunTests", ours, module.RunTests)
+        add("OurRunnerTests", ours, module.RunnerTests)
+
+
+def _tasks(module, subject, add):
+    test_case = module.test_utils.TestCase
+    own_loop = _own_loop(subject)
+    add("CTask_CFuture_OwnLoop_Tests", own_loop, module.CTask_CFuture_Tests)
+    add("FutureGather_OwnLoop_Tests", own_loop, module.FutureGatherTests, _run_loop=_run_shortly)
+    add(
+        "CoroutineGather_OwnLoop_Tests",
+        own_loop,
+        module.CoroutineGatherTests,
+        _run_loop=_run_shortly,
+    )
+    if subject.task is None or subject.future is None:
+        return
+    c_task, py_task = asyncio.tasks._CTask, asyncio.tasks._PyTask
+    c_future, py_future = asyncio.futures._CFuture, asyncio.futures._PyFuture
+    ours = {"Task": subject.task, "Future": subject.future}
+    add("OurTask_OurFuture_Tests", module.CTask_CFuture_Tests, **ours)
+    add("OurTask_OurFuture_OwnLoop_Tests", own_loop, module.CTask_CFuture_Tests, **ours)
+    add("OurTask_Future_Tests", _overlaid(module, Future=subject.future), module.CTask_Future_Tests)
+    mixed = {
+        "OurTask_OurFuture": (subject.task, subject.future),
+        "OurTask_CFuture": (subject.task, c_future),
+        "OurTask_PyFuture": (subject.task, py_future),
+        "CTask_OurFuture": (c_task, subject.future),
+        "PyTask_OurFuture": (py_task, subject.future),
+    }
+    for name, (task, future) in mixed.items():
+        pair = {"Task": task, "Future": future}
+        if name != "OurTask_OurFuture":
+            add(f"{name}_Tests", module.BaseTaskTests, test_case, **pair)
+        module.add_subclass_tests(
+            add(f"{name}_SubclassTests", module.BaseTaskTests, test_case, **pair)
+        )
+    add(
+        "OurCurrentLoopTests",
+        module.BaseCurrentLoopTests,
+        test_case,
+        current_task=staticmethod(asyncio.current_task),
+        new_task=lambda self, coro: subject.task(coro, loop=self.loop),
+    )
+
+
+def _run_shortly(self, loop):
+    """The gather tests look into TestLoop's queue; a few empty turns do the same for any loop."""
+    for _ in range(5):
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+def _futures(module, subject, add):
+    own_loop = _own_loop(subject)
+    add("CFuture_OwnLoop_Tests", own_loop, module.CFutureTests)
+    add("CFutureDoneCallback_OwnLoop_Tests", own_loop, module.CFutureDoneCallbackTests)
+    if subject.future is None:
+        return
+    future = subject.future
+    sub_future = type("OurSubFuture", (future,), {})
+    for name, cls in (("OurFuture", future), ("OurSubFuture", sub_future)):
+        new = {"_new_future": lambda self, cls=cls: cls(loop=self.loop)}
+        add(f"{name}Tests", module.CFutureTests, cls=cls)
+        add(f"{name}_OwnLoop_Tests", own_loop, module.CFutureTests, cls=cls)
+        add(f"{name}DoneCallbackTests", module.CFutureDoneCallbackTests, **new)
+        add(f"{name}DoneCallback_OwnLoop_Tests", own_loop, module.CFutureDoneCallbackTests, **new)
+    add(
+        "OurFutureInheritanceTests",
+        module.CFutureInheritanceTests,
+        _get_future_cls=lambda self: future,
+    )
+
+
+def _futures2(module, subject, add):
+    if subject.task is not None:
+        test_case = unittest.IsolatedAsyncioTestCase
+        add("OurFutureTests", module.FutureTests, test_case, cls=subject.task)
+
+
+def _eager_task_factory(module, subject, add):
+    task = subject.task
+    if task is None:
+        return
+    test_case = module.test_utils.TestCase
+    add("OurEagerTaskFactoryLoopTests", module.CEagerTaskFactoryLoopTests, Task=task)
+    add("NonEagerOurTaskTests", module.BaseNonEagerTaskFactoryTests, test_case, Task=task)
+    add("EagerOurTaskTests", module.BaseEagerTaskFactoryTests, test_case, Task=task)
+    if subject.eager_task_factory is None:
+        return
+    add(
+        "OurFactoryEagerTaskFactoryLoopTests",
+        _overlaid(module, create_eager_task_factory=lambda constructor: subject.eager_task_factory),
+        module.CEagerTaskFactoryLoopTests,
+        Task=task,
+    )
+    add(
+        "OurFactoryEagerOurTaskTests",
+        _overlaid(module, create_eager_task_factory=subject.create_eager_task_factory),
+        module.BaseEagerTaskFactoryTests,
+        test_case,
+        Task=task,
+    )
+
+
+FILES = {
+    "test_base_events": _base_events,
+    "test_eager_task_factory": _eager_task_factory,
+    "test_events": _events,
+    "test_futures": _futures,
+    "test_futures2": _futures2,
+    "test_runners": _runners,
+    "test_subprocess": _subprocess,
+    "test_tasks": _tasks,
+}
