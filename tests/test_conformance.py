@@ -23,13 +23,14 @@ needs_cpythons_tests = pytest.mark.skipif(
 )
 
 
-def run(*arguments, written, path=""):
-    """Runs run.py; every result by file."""
+def run(*arguments, written, path=None):
+    """Runs run.py, which may import from `path` too; every result by file."""
+    environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
     done = subprocess.run(
         [sys.executable, CONFORMANCE / "run.py", f"--json={written}", *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(path)},
+        env=environment,
     )
     assert written.exists(), done.stderr
     return json.loads(written.read_text())["files"]
@@ -57,7 +58,7 @@ def results(request, tmp_path_factory):
 def test_file(results, file):
     problems = results[file]["problems"]
     assert not problems, "\n".join(problems)
-    assert any(record["outcome"] == "pass" for record in results[file]["tests"])
+    assert any(record["outcome"] != "not run" for record in results[file]["tests"])
 
 
 @needs_cpythons_tests

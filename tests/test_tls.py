@@ -326,7 +326,7 @@ async def test_an_unknown_authority_is_refused(loop, authority, loop_errors):
                 await loop.create_connection(
                     Recorder, *address, ssl=context, server_hostname="localhost"
                 )
-    await handshakes_failed(loop_errors)
+    await handshakes_failed(loop_errors, 2)
 
 
 @on_loop
@@ -438,7 +438,7 @@ async def test_a_server_survives_garbage(loop, authority, loop_errors):
         assert await reader.readexactly(22) == b"a client that means it"
         writer.close()
         await writer.wait_closed()
-    await handshakes_failed(loop_errors)
+    await handshakes_failed(loop_errors, 4)
 
 
 @on_loop

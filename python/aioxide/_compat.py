@@ -7,7 +7,6 @@ import asyncio
 import asyncio.tasks
 import atexit
 import inspect
-import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -72,10 +71,8 @@ def _release_threads() -> None:
 
 
 def debug_by_default() -> bool:
-    """Whether new loops start in debug mode (`asyncio.coroutines._is_debug_mode`)."""
-    return sys.flags.dev_mode or (
-        not sys.flags.ignore_environment and bool(os.environ.get("PYTHONASYNCIODEBUG"))
-    )
+    """Whether new loops start in debug mode: `-X dev` or PYTHONASYNCIODEBUG."""
+    return bool(asyncio.coroutines._is_debug_mode())
 
 
 if sys.version_info >= (3, 14):

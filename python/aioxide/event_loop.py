@@ -15,7 +15,7 @@ import threading
 import traceback
 import warnings
 import weakref
-from asyncio import events, futures, timeouts
+from asyncio import base_events, events, futures, timeouts
 from typing import Any
 
 from . import _aioxide, _compat
@@ -26,8 +26,6 @@ from .signals import SignalMixin
 from .sockets import SocketMixin
 
 __all__ = ("EventLoop",)
-
-logger = logging.getLogger("asyncio")
 
 
 class EventLoop(
@@ -109,7 +107,7 @@ class EventLoop(
         if is_new:
             # Its exception is raised below; there is nothing to report should that not happen.
             future._log_destroy_pending = False
-        done = asyncio.base_events._run_until_complete_cb
+        done = base_events._run_until_complete_cb
         future.add_done_callback(done)
         try:
             self.run_forever()
@@ -282,7 +280,7 @@ class EventLoop(
         answer = socket.getaddrinfo(*args)
         took = self.time() - began
         level = logging.INFO if took >= self.slow_callback_duration else logging.DEBUG
-        logger.log(
+        base_events.logger.log(
             level, "Getting address info %s took %.3fms: %r", args[:2], took * 1e3, answer
         )
         return answer
@@ -304,7 +302,7 @@ class EventLoop(
         self._exception_handler = handler
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Log `context` as an error of the "asyncio" logger."""
+        """Log `context` as an error of the "asyncio" base_events.logger."""
         message = context.get("message") or "Unhandled exception in event loop"
         exception = context.get("exception")
         exc_info: Any = (
@@ -326,7 +324,7 @@ class EventLoop(
             else:
                 value = repr(value)
             lines.append(f"{key}: {value}")
-        logger.error("\n".join(lines), exc_info=exc_info)
+        base_events.logger.error("\n".join(lines), exc_info=exc_info)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Hand `context` ("message", and "exception", "task", "handle", … where known) over."""
@@ -364,7 +362,7 @@ class EventLoop(
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:
-            logger.error(failure, exc_info=True)
+            base_events.logger.error(failure, exc_info=True)
 
     # Debug mode.
 

@@ -85,18 +85,16 @@ def run(loop, names, *, jobs, limit, pattern=""):
             records[request["file"]] += shard
             if complaint:
                 broken[request["file"]].append(complaint)
-    return {
-        name: {
-            "tests": sorted(records[name], key=lambda record: record["test"]),
-            "problems": broken[name]
-            + (
-                expectations.problems(exclusions, name, records[name], whole=not pattern)
-                if loop in ("aioxide", "asyncio")
-                else []
-            ),
-        }
-        for name in sorted(names)
-    }
+    judged = loop in ("aioxide", "asyncio")
+    results = {}
+    for name in sorted(names):
+        problems = broken[name]
+        if judged:
+            whole = not pattern and not problems
+            problems = problems + expectations.problems(exclusions, name, records[name], whole)
+        tests = sorted(records[name], key=lambda record: record["test"])
+        results[name] = {"tests": tests, "problems": problems}
+    return results
 
 
 def main():

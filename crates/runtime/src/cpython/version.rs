@@ -58,3 +58,6 @@ pub fn current_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Boun
 /// Whether a task factory is handed `name`: 3.14 passes it on, earlier Pythons call `set_name`
 /// on what the factory returned, and factories written for them may not know the keyword.
 pub const FACTORY_TAKES_NAME: bool = cfg!(Py_3_14);
+
+/// Whether `throw(type, value, traceback)` on an awaitable warns (deprecated since 3.12).
+pub const WARNS_OF_OLD_THROW: bool = cfg!(Py_3_12);

@@ -11,7 +11,6 @@ use pyo3::types::{PyContext, PyDict, PyString, PyTuple};
 use super::BaseEventLoop;
 use super::callback::Callback;
 use super::home::Home;
-use super::mailbox::Posted;
 use crate::cpython::context;
 use crate::cpython::imports::imports;
 use crate::errors;
@@ -56,7 +55,7 @@ pub fn call_soon(
     Ok(handle)
 }
 
-/// `loop.call_soon_threadsafe`: through the mailbox, from any thread.
+/// `loop.call_soon_threadsafe`, from any thread.
 pub fn call_soon_threadsafe(
     event_loop: &Bound<'_, BaseEventLoop>,
     callback: &Bound<'_, PyAny>,
@@ -74,10 +73,11 @@ pub fn call_soon_threadsafe(
     let context = context_or_current(py, context)?;
     let handle = Handle::new(py, event_loop, callback.clone().unbind(), args, context)?;
     let kernel = event_loop.get().kernel(py)?;
-    match kernel.mailbox.post(Posted::Call(handle.clone_ref(py))) {
-        Ok(()) => Ok(handle),
-        Err(_returned) => Err(errors::closed_loop()),
-    }
+    // Whoever calls holds the interpreter, so the ready queue is open to it: the order between
+    // `call_soon` and `call_soon_threadsafe` is that of the calls. Only the wake-up is foreign.
+    event_loop.get().push(py, Callback::Call(handle.clone_ref(py)));
+    kernel.mailbox.wake();
+    Ok(handle)
 }
 
 /// `loop.call_at`, with `when` in seconds of `loop.time()`.

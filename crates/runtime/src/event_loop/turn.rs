@@ -166,9 +166,6 @@ fn collect(
         kernel.mailbox.take(posted);
         for item in posted.drain(..) {
             match item {
-                Posted::Call(handle) => {
-                    event_loop.get().push(py, Callback::Call(handle));
-                }
                 Posted::Finish(finished) => finished.deliver(py)?,
             }
         }

@@ -13,6 +13,7 @@ use super::state::Phase;
 use crate::cpython::cell::GilCell;
 use crate::cpython::coroutine::Outcome;
 use crate::cpython::slots::Resume;
+use crate::cpython::version;
 
 /// What `Future.__await__` returns (`_asyncio.FutureIter`).
 #[pyclass(frozen, freelist = 256, module = "aioxide")]
@@ -76,7 +77,7 @@ impl FutureIter {
         match Self::resume(this) {
             Outcome::Yielded(future) => Ok(Some(future.unbind())),
             Outcome::Returned(result) => {
-                Err(pyo3::exceptions::PyStopIteration::new_err(result.unbind()))
+                Err(pyo3::exceptions::PyStopIteration::new_err((result.unbind(),)))
             }
             Outcome::Raised(error) => Err(error),
         }
@@ -95,6 +96,9 @@ impl FutureIter {
         value: Option<&Bound<'_, PyAny>>,
         traceback: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Option<Py<PyAny>>> {
+        if version::WARNS_OF_OLD_THROW && (value.is_some() || traceback.is_some()) {
+            old_throw(this.py())?;
+        }
         drop(this.get().future.with(this.py(), Option::take));
         Err(thrown(r#type, value, traceback)?)
     }
@@ -110,6 +114,14 @@ impl FutureIter {
     fn __clear__(&self) {
         Python::attach(|py| drop(self.future.with(py, Option::take)));
     }
+}
+
+/// CPython warns of the three-argument form from 3.12 on.
+fn old_throw(py: Python<'_>) -> PyResult<()> {
+    let category = py.get_type::<pyo3::exceptions::PyDeprecationWarning>();
+    let message = c"the (type, exc, tb) signature of throw() is deprecated, \
+                    use the single-arg signature instead.";
+    PyErr::warn(py, category.as_any(), message, 1)
 }
 
 /// The exception that `throw(type, value, traceback)` means, in either of its two forms.

@@ -171,6 +171,13 @@ impl Future {
         imports(py).future.clone_ref(py)
     }
 
+    /// What a Python subclass inherits as its finalizer (`slots::install_finalizer`).
+    fn __del__(this: &Bound<'_, Self>) {
+        if Future::wants_finalizer(this) {
+            Future::finalize(this);
+        }
+    }
+
     fn _make_cancelled_error(this: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         completion::make_cancelled_error(this)
     }

@@ -15,9 +15,9 @@ use pyo3::types::{PyContext, PyDict, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, intern};
 
 use crate::cpython::cell::GilCell;
+use crate::cpython::coroutine;
 use crate::cpython::imports::imports;
 use crate::cpython::slots::Finalize;
-use crate::cpython::{context, coroutine};
 use crate::errors;
 use crate::event_loop::home::Home;
 use crate::event_loop::schedule;
@@ -159,6 +159,11 @@ impl Task {
     #[inline]
     pub fn mark_ready(&self, py: Python<'_>, now: u64) {
         self.state.with(py, |state| state.counters.ready_at = now);
+    }
+
+    /// An eager task that is done already keeps no coroutine.
+    fn forget_coroutine(&self, py: Python<'_>) {
+        drop(self.state.with(py, |state| state.coroutine.take()));
     }
 
     fn live(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -308,6 +313,13 @@ impl Task {
     #[getter(__class__)]
     fn class(&self, py: Python<'_>) -> Py<PyAny> {
         imports(py).task.clone_ref(py)
+    }
+
+    /// What a Python subclass inherits as its finalizer (`slots::install_finalizer`).
+    fn __del__(this: &Bound<'_, Self>) {
+        if Task::wants_finalizer(this) {
+            Task::finalize(this);
+        }
     }
 
     /// What the loop counted for this task: state, steps, nanoseconds busy and scheduled, what it

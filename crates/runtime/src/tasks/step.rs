@@ -24,6 +24,9 @@ use crate::futures::{DoneCallback, Future, Phase, completion};
 #[inline]
 pub fn run(event_loop: &Bound<'_, BaseEventLoop>, task: &Bound<'_, Task>) -> PyResult<()> {
     let py = task.py();
+    if task.as_super().get().phase(py) != Phase::Pending {
+        return Err(already_done(task, None));
+    }
     let began = event_loop.get().now(py);
     let error = task.get().state.with(py, |state| {
         state.counters.steps += 1;
@@ -68,16 +71,20 @@ fn awaited_error(awaited: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
     }
 }
 
+/// Somebody completed the task behind its back, through `Future`'s own methods.
+fn already_done(task: &Bound<'_, Task>, error: Option<Py<PyAny>>) -> PyErr {
+    let py = task.py();
+    let error = error.map_or_else(|| "None".to_owned(), |error| errors::repr(error.bind(py)));
+    let message = format!("__step(): already done: {} {error}", errors::repr(task.as_any()));
+    errors::invalid_state(py, &message)
+}
+
 /// A step on behalf of a foreign caller, which has entered the context already.
 fn run_foreign(task: &Bound<'_, Task>, error: Option<Py<PyAny>>) -> PyResult<()> {
     let py = task.py();
     let future = task.as_super();
     if future.get().phase(py) != Phase::Pending {
-        let shown = error.map_or_else(|| "None".to_owned(), |error| errors::repr(error.bind(py)));
-        return Err(errors::invalid_state(
-            py,
-            &format!("__step(): already done: {} {shown}", errors::repr(task.as_any())),
-        ));
+        return Err(already_done(task, error));
     }
     task.get().state.with(py, |state| state.counters.steps += 1);
     match future.get().home(py)? {
@@ -136,10 +143,11 @@ pub fn start_eagerly(task: &Bound<'_, Task>) -> PyResult<()> {
         Some(previous) => version::set_current_task(event_loop, &previous)?,
         None => version::clear_current_task(event_loop)?,
     }
-    if task.as_super().get().phase(py) != Phase::Pending
-        && let Some(native) = native
-    {
-        registry::unregister(native, task);
+    if task.as_super().get().phase(py) != Phase::Pending {
+        task.get().forget_coroutine(py);
+        if let Some(native) = native {
+            registry::unregister(native, task);
+        }
     }
     result
 }

@@ -512,6 +512,13 @@ impl StreamTransport {
         state::extra_info(this, name, default)
     }
 
+    /// What a Python subclass inherits as its finalizer (`slots::install_finalizer`).
+    fn __del__(this: &Bound<'_, Self>) {
+        if StreamTransport::wants_finalizer(this) {
+            StreamTransport::finalize(this);
+        }
+    }
+
     fn _force_close(this: &Bound<'_, Self>, exc: Option<Py<PyAny>>) -> PyResult<()> {
         StreamTransport::force_close(this, exc)
     }
