@@ -94,6 +94,7 @@ def open_descriptors():
 
 def pending_after(loop, survivors):
     """Ends the declared survivors, gives what is due its turns, and returns what still waits."""
+    loop.set_task_factory(None)
     for task in survivors:
         task.cancel()
     for _ in range(5):
@@ -133,7 +134,7 @@ def run_child(namespace):
     The code finds the module under test as ``namespace`` and its loops as ``new_event_loop()``.
     """
 
-    def run(code, *, arguments=("-X", "dev", "-W", "error"), environment=None, timeout=60):
+    def run(code, *, arguments=("-X", "dev", "-W", "error"), environment=None, timeout=40):
         new = "asyncio.SelectorEventLoop" if namespace is asyncio else "namespace.new_event_loop"
         prelude = f"import asyncio, {namespace.__name__} as namespace\nnew_event_loop = {new}\n"
         return subprocess.run(

@@ -5,7 +5,6 @@ which are futures too, in test_tasks.py.
 """
 
 import asyncio
-import concurrent.futures
 import contextvars
 import gc
 import re
@@ -58,7 +57,6 @@ def test_future_is_asyncios(future, loop, namespace):
 
 
 def test_future_is_awaitable_and_generic(future, namespace):
-    assert isinstance(future, types.GeneratorType) is False
     assert isinstance(namespace.Future[int], types.GenericAlias)
     assert namespace.Future[int].__origin__ is namespace.Future
     assert hasattr(future, "__await__")
@@ -404,9 +402,13 @@ def test_callbacks_that_meddle_with_their_future_do_no_harm(run_child, namespace
         future = namespace.Future(loop=loop)
 
         class Meddling:
+            times = 0
+
             def __eq__(self, other):
+                self.times += 1
                 future.remove_done_callback(print)
-                future.add_done_callback(len)
+                if self.times < 10:
+                    future.add_done_callback(len)
                 return False
             __hash__ = None
 
@@ -421,6 +423,7 @@ def test_callbacks_that_meddle_with_their_future_do_no_harm(run_child, namespace
 
         loop.call_soon = call_soon
         future.set_result(1)
+        del loop.call_soon
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
         print("unharmed")
@@ -530,9 +533,7 @@ def test_representation_shows_callbacks_but_not_all(future):
 
 def test_representation_survives_recursion_and_long_results(future, make):
     future.set_result([future])
-    assert repr(future) == "<Future finished result=[<Future finis...result=[...]>]>" or (
-        "..." in repr(future)
-    )
+    assert "..." in repr(future)
     long = make()
     long.set_result("x" * 10_000)
     assert len(repr(long)) < 200
@@ -552,8 +553,12 @@ class Token:
     """Something whose life can be watched."""
 
 
-@pytest.mark.parametrize("where", ["result", "callback", "attribute", "exception", "context"])
+@pytest.mark.parametrize(
+    "where", ["result", "callback", "attribute", "exception", "context", "iterator"]
+)
 def test_cycle_through_a_future_is_collected(make, where):
+    for _ in range(5):  # What is dropped here may come back as recycled memory.
+        next(make().__await__())
     future, token = make(), Token()
     reference, watched = weakref.ref(future), weakref.ref(token)
     holder = (future, token)
@@ -563,6 +568,11 @@ def test_cycle_through_a_future_is_collected(make, where):
         future.add_done_callback(lambda done, holder=holder: None)
     elif where == "attribute":
         future.holder = holder
+    elif where == "iterator":
+        token.iterator = future.__await__()
+        future.holder = holder
+        del future.holder
+        future.add_done_callback(lambda done, iterator=token.iterator: None)
     elif where == "exception":
         error = ValueError()
         error.holder = holder

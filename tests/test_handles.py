@@ -176,7 +176,7 @@ def test_handle_in_a_cycle_is_collected(loop, schedule):
 
 
 @every_way
-def test_callback_runs_in_a_copy_of_the_callers_context(loop, schedule):
+def test_callback_runs_in_a_copy_of_the_callers_context(loop, schedule, behaves_as):
     variable = contextvars.ContextVar("variable", default="outer")
     seen = []
 
@@ -190,7 +190,7 @@ def test_callback_runs_in_a_copy_of_the_callers_context(loop, schedule):
     turn(loop)
     assert seen == ["caller"]
     assert variable.get() == "outer"
-    if hasattr(asyncio.Handle, "get_context"):
+    if behaves_as(3, 12):
         assert handle.get_context().get(variable) == "callback"
 
 

@@ -17,8 +17,17 @@ import sys
 import textwrap
 import threading
 
+import aiohttp
+import anyio
+import anyio.to_thread
 import pytest
-from loopback import DEADLINE, on_loop
+import trustme
+from aiohttp import web
+from loopback import DEADLINE, on_loop, until
+from sqlalchemy import String, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 CHILD = [sys.executable, "-X", "dev"]
 
@@ -205,8 +214,6 @@ web.run_app(app, host="127.0.0.1", port=0, loop={namespace}.new_event_loop())
 
 @on_loop
 async def _talk_to_aiohttp(loop, port, module):
-    import aiohttp
-
     url = f"http://127.0.0.1:{port}"
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE)) as session:
         async with session.get(f"{url}/loop") as response:
@@ -226,7 +233,6 @@ async def _talk_to_aiohttp(loop, port, module):
 
 
 def test_aiohttp_server_and_client(loop, namespace, tmp_path):
-    pytest.importorskip("aiohttp")
     (tmp_path / "server.py").write_text(AIOHTTP_SERVER.format(namespace=namespace.__name__))
     with served([*CHILD, "server.py"], tmp_path) as server:
         port = int(server.wait_for(r"http://127\.0\.0\.1:(\d+)")[1])
@@ -237,11 +243,8 @@ def test_aiohttp_server_and_client(loop, namespace, tmp_path):
 
 
 @on_loop
-async def test_aiohttp_over_https(loop):
-    import aiohttp
-    import trustme
-    from aiohttp import web
-
+async def test_aiohttp_over_https(loop, loop_errors):
+    loop.set_debug(True)
     authority = trustme.CA()
     serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(serving)
@@ -258,7 +261,7 @@ async def test_aiohttp_over_https(loop):
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=serving)
     await site.start()
     port = runner.addresses[0][1]
-    payload = os.urandom(2_000_000)
+    payload = os.urandom(900_000)
     connector = aiohttp.TCPConnector(ssl=trusting)
     async with aiohttp.ClientSession(connector=connector) as session:
         for _ in range(3):
@@ -269,15 +272,15 @@ async def test_aiohttp_over_https(loop):
     async with aiohttp.ClientSession(connector=distrusting) as session:
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await session.post(f"https://localhost:{port}/echo", data=payload)
+    await until(lambda: loop_errors)
+    (context,) = loop_errors.take()
+    assert isinstance(context["exception"], OSError)
     await runner.cleanup()
 
 
 @on_loop
 async def test_aiohttp_timeouts_and_cancellation(loop):
     """A client that gives up in every possible moment, and a server that does not mind."""
-    import aiohttp
-    from aiohttp import web
-
     async def slow(request):
         await asyncio.sleep(float(request.query["delay"]))
         return web.Response(text="late")
@@ -288,7 +291,7 @@ async def test_aiohttp_timeouts_and_cancellation(loop):
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    url = "http://127.0.0.1:{}/slow".format(runner.addresses[0][1])
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/slow"
 
     async def get(session, delay, timeout):
         try:
@@ -300,7 +303,7 @@ async def test_aiohttp_timeouts_and_cancellation(loop):
 
     async with aiohttp.ClientSession() as session:
         given_up = await asyncio.gather(
-            *(get(session, 60, number / 1000) for number in range(50))
+            *(get(session, 0.5, number / 1000) for number in range(50))
         )
         assert given_up == [None] * 50
         assert await get(session, 0, DEADLINE) == "late"
@@ -308,9 +311,6 @@ async def test_aiohttp_timeouts_and_cancellation(loop):
 
 
 def test_anyio(namespace):
-    import anyio
-    import anyio.to_thread
-
     async def main():
         loop = asyncio.get_running_loop()
         assert type(loop).__module__.split(".")[0] == namespace.__name__
@@ -410,11 +410,6 @@ def test_pytest_asyncio_through_its_loop_factories(namespace, tmp_path):
 
 @on_loop
 async def test_sqlalchemy_with_aiosqlite(loop, tmp_path):
-    from sqlalchemy import String, select
-    from sqlalchemy.exc import IntegrityError
-    from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
     class Base(DeclarativeBase):
         pass
 

@@ -6,6 +6,7 @@ have files of their own; nothing here opens a connection.
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import gc
 import itertools
@@ -331,7 +332,13 @@ def test_thousand_loops_leave_no_descriptor_thread_or_memory(new_loop, resident_
 @aioxide_only
 @pytest.mark.parametrize(
     "use",
-    ["run_forever()", "run_until_complete(asyncio.sleep(0))", "call_soon_threadsafe(print)"],
+    [
+        "run_forever()",
+        "run_until_complete(loop.create_future())",
+        "call_soon_threadsafe(print)",
+        "call_soon(print)",
+        "call_later(1, print)",
+    ],
 )
 def test_loop_refuses_to_work_in_a_forked_child(run_child, use):
     child = run_child(
@@ -343,12 +350,12 @@ def test_loop_refuses_to_work_in_a_forked_child(run_child, use):
         process = os.fork()
         if process == 0:
             try:
-                loop.call_soon(loop.stop)
                 loop.{use}
             except RuntimeError as error:
                 print(error, flush=True)
                 os._exit(7)
-            os._exit(0)
+            print("not refused", flush=True)
+            os._exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 7
         # The parent goes on undisturbed, and the child's refusal named the reason.
         print(loop.run_until_complete(asyncio.sleep(0.001, "parent works")))
@@ -404,6 +411,26 @@ def test_interruption_in_a_callback_leaves_the_loop_and_keeps_the_other_callback
     assert not loop.is_running()
     loop.run_until_complete(nothing())
     assert ran == ([] if schedule == "call_later" else ["after"])
+
+
+def test_ctrl_c_leaves_a_loop_that_waits_and_the_loop_can_go_on(run_child):
+    child = run_child(
+        """
+        import os, signal, threading
+        loop, interrupted = new_event_loop(), 0
+        for _ in range(30):
+            thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
+            try:
+                loop.call_soon_threadsafe(thread.start)
+                loop.run_forever()
+            except KeyboardInterrupt:
+                interrupted += 1
+            thread.join()
+        print(interrupted, loop.run_until_complete(asyncio.sleep(0.001, "works")))
+        loop.close()
+        """
+    )
+    assert child.stdout.strip() == "30 works", child.stderr
 
 
 def test_other_base_exceptions_in_a_callback_are_reported_and_the_loop_goes_on(loop, loop_errors):
@@ -471,18 +498,17 @@ def test_scheduling_refuses_missing_or_wrong_arguments(loop, method, arguments, 
     [
         ("call_soon", (), "call_soon"),
         ("call_soon_threadsafe", (), "call_soon_threadsafe"),
-        ("call_later", (1,), "call_at"),
+        ("call_later", (1,), "call_(at|later)"),
         ("call_at", (1,), "call_at"),
         ("run_in_executor", (None,), "run_in_executor"),
     ],
 )
 def test_debug_mode_refuses_coroutines_and_what_cannot_be_called(loop, method, arguments, named):
     loop.set_debug(True)
-    coroutine = nothing()
-    for wrong in (nothing, coroutine):
-        with pytest.raises(TypeError, match=rf"^coroutines cannot be used with {named}\(\)$"):
-            getattr(loop, method)(*arguments, wrong)
-    coroutine.close()
+    with contextlib.closing(nothing()) as coroutine:
+        for wrong in (nothing, coroutine):
+            with pytest.raises(TypeError, match=rf"^coroutines cannot be used with {named}\(\)$"):
+                getattr(loop, method)(*arguments, wrong)
     message = rf"^a callable object was expected by {named}\(\), got 'text'$"
     with pytest.raises(TypeError, match=message):
         getattr(loop, method)(*arguments, "text")

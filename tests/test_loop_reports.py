@@ -23,6 +23,14 @@ def fail(*arguments):
     raise ValueError("failed")
 
 
+def turn_until(loop, condition, *, seconds=5):
+    """Runs the loop turn by turn until a condition holds or a deadline has passed."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+
 # Exception handlers.
 
 
@@ -372,10 +380,26 @@ def test_replaced_time_is_used_by_call_later(loop):
 def test_replaced_time_decides_when_timers_are_due(loop):
     order = []
     loop.call_later(3600, order.append, "in an hour")
-    loop.call_later(3601, loop.stop)
     real = loop.time
     loop.time = lambda: real() + 7200
-    loop.run_forever()
+    turn_until(loop, lambda: order)
+    assert order == ["in an hour"]
+
+
+def test_time_overridden_in_a_subclass_is_used_by_timers(loop):
+    order = []
+
+    class Loop(type(loop)):
+        ahead = 0
+
+        def time(self):
+            return super().time() + self.ahead
+
+    other = Loop()
+    other.call_later(3600, order.append, "in an hour")
+    other.ahead = 7200
+    turn_until(other, lambda: order)
+    other.close()
     assert order == ["in an hour"]
 
 

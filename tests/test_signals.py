@@ -18,12 +18,7 @@ SIGNAL = signal.SIGUSR1
 
 def raise_later(number, delay=0.1):
     """Send this process a signal from a thread, when the loop has had time to fall asleep."""
-
-    def send():
-        time.sleep(delay)  # noqa - not a wait of the test's: it makes the loop idle first
-        os.kill(os.getpid(), number)
-
-    thread = threading.Thread(target=send)
+    thread = threading.Timer(delay, os.kill, (os.getpid(), number))
     thread.start()
     return thread
 

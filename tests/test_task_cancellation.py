@@ -9,6 +9,8 @@ import types
 
 import pytest
 
+aioxide_only = pytest.mark.parametrize("namespace", ["aioxide"], indirect=True)
+
 
 @types.coroutine
 def hand(value):
@@ -574,27 +576,38 @@ def test_gather_passes_cancellation_to_its_children_and_counts_nothing_there(loo
     assert [child.cancelling() for child in children] == [1] * 3
 
 
-def test_cancelling_a_long_chain_of_tasks_does_no_harm(run_child):
-    child = run_child(
-        """
-        loop = new_event_loop()
-        loop.set_debug(False)
-        loop.set_exception_handler(lambda loop, context: None)
+CHAIN = """
+    loop = new_event_loop()
+    loop.set_debug(False)
 
-        async def link(task):
-            await task
+    async def link(task):
+        await task
 
-        async def main():
-            tasks = [loop.create_task(asyncio.sleep(3600))]
-            for _ in range(300):
-                tasks.append(loop.create_task(link(tasks[-1])))
-            await asyncio.sleep(0)
+    async def main():
+        tasks = [loop.create_task(asyncio.sleep(3600))]
+        for _ in range({length}):
+            tasks.append(loop.create_task(link(tasks[-1])))
+        await asyncio.sleep(0)
+        try:
             tasks[-1].cancel("through")
-            await asyncio.wait(tasks)
-            return sum(task.cancelled() for task in tasks)
+        except RecursionError:
+            for task in tasks:
+                task.cancel()
+        await asyncio.wait(tasks)
+        return sum(task.cancelled() for task in tasks)
 
-        print(loop.run_until_complete(main()))
-        loop.close()
-        """
-    )
+    print(loop.run_until_complete(main()))
+    loop.close()
+    """
+
+
+def test_cancellation_goes_through_a_long_chain_of_tasks(run_child):
+    child = run_child(CHAIN.format(length=300))
     assert child.stdout.strip() == "301", child.stderr
+
+
+@aioxide_only
+def test_cancellation_of_an_endless_chain_of_tasks_does_not_crash(run_child):
+    child = run_child(CHAIN.format(length=20_000))
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.strip() == "20001"

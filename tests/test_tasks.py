@@ -16,7 +16,6 @@ import weakref
 
 import pytest
 
-
 TASKS = {
     "ours": lambda namespace: namespace.Task,
     "C": lambda namespace: asyncio.Task,

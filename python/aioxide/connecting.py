@@ -21,6 +21,8 @@ __all__ = ("ConnectingMixin",)
 class ConnectingMixin:
     """Client connections of `EventLoop`."""
 
+    __slots__ = ()
+
     async def create_connection(
         self: Any,
         protocol_factory: Callable[[], Any],
@@ -165,7 +167,7 @@ class ConnectingMixin:
                 server_hostname=server_hostname,
                 ssl_handshake_timeout=ssl_handshake_timeout,
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
-                lent=lent,
+                **({"lent": True} if lent else {}),
             )
         else:
             transport = self._make_socket_transport(sock, protocol, waiter, lent=lent)
@@ -184,7 +186,7 @@ class ConnectingMixin:
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
-        lent: bool = True,
+        lent: bool = False,
     ) -> Any:
         self._ensure_no_transport(sock)
         known = addresses_of(sock)
@@ -204,7 +206,7 @@ class ConnectingMixin:
         server: Any = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-        lent: bool = True,
+        lent: bool = False,
     ) -> Any:
         tls = sslproto.SSLProtocol(
             self,

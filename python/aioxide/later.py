@@ -14,6 +14,8 @@ def _not_yet(what: str) -> NoReturn:
 class LaterMixin:
     """The rest of `asyncio.AbstractEventLoop`."""
 
+    __slots__ = ()
+
     async def start_tls(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not available yet."""
         _not_yet("loop.start_tls()")

@@ -35,28 +35,15 @@ class Runner(asyncio.Runner):
     ) -> None:
         if task_factory is not None and not callable(task_factory):
             raise TypeError(f"task_factory must be a callable or None, got {task_factory!r}")
-        self._sets_event_loop = loop_factory is None
         make_loop = new_event_loop if loop_factory is None else loop_factory
 
         def configured_loop() -> asyncio.AbstractEventLoop:
             loop = make_loop()
-            if self._sets_event_loop:
-                # As asyncio does for its own default, for code that asks before the loop runs.
-                asyncio.set_event_loop(loop)
             if task_factory is not None:
                 loop.set_task_factory(task_factory)
             return loop
 
         super().__init__(debug=debug, loop_factory=configured_loop)
-
-    def close(self) -> None:
-        """Shut the loop down and close it."""
-        had_loop = getattr(self, "_loop", None) is not None
-        try:
-            super().close()
-        finally:
-            if had_loop and self._sets_event_loop:
-                asyncio.set_event_loop(None)
 
 
 def run(

@@ -177,6 +177,8 @@ class Server(events.AbstractServer):
 class ServingMixin:
     """Servers of `EventLoop`."""
 
+    __slots__ = ()
+
     async def create_server(
         self: Any,
         protocol_factory: Callable[[], Any],

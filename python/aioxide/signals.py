@@ -26,6 +26,8 @@ def _noop(number: int, frame: Any) -> None:
 class SignalMixin:
     """Signal handling of `EventLoop`."""
 
+    __slots__ = ()
+
     def _init_signals(self: Any) -> None:
         self._signal_handlers: dict[int, Any] = {}
         self._signal_pipe: tuple[int, int] | None = None

@@ -14,6 +14,8 @@ __all__ = ("SocketMixin",)
 class SocketMixin:
     """Socket calls of `EventLoop`."""
 
+    __slots__ = ()
+
     def _check_socket(self: Any, sock: Any) -> int:
         """The descriptor of `sock`, refused where asyncio refuses it."""
         if self.get_debug():

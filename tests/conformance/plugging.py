@@ -7,6 +7,7 @@ asserts is never touched: only who makes the loop, and which Task and Future a c
 import asyncio
 import asyncio.futures
 import asyncio.tasks
+import sys
 import unittest
 from unittest import mock
 
@@ -142,10 +143,23 @@ def _subprocess(module, subject, add):
 
 
 def _runners(module, subject, add):
-    if subject.run is not None and subject.runner is not None:
-        ours = _overlaid(module, run=subject.run, Runner=subject.runner)
-        add("OurRunTests", ours, module.RunTests)
-        add("OurRunnerTests", ours, module.RunnerTests)
+    if subject.run is None or subject.runner is None:
+        return
+    home = sys.modules[subject.runner.__module__]
+
+    class OurRunner(_overlaid(module, run=subject.run, Runner=subject.runner)):
+        """The tests hand their loops over through the policy; a Runner of another kind asks its
+        own module for one."""
+
+        def setUp(self):
+            super().setUp()
+            if hasattr(home, "new_event_loop"):
+                patch = mock.patch.object(home, "new_event_loop", asyncio.new_event_loop)
+                patch.start()
+                self.addCleanup(patch.stop)
+
+    add("OurRunTests", OurRunner, module.RunTests)
+    add("OurRunnerTests", OurRunner, module.RunnerTests)
 
 
 def _tasks(module, subject, add):

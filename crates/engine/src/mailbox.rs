@@ -16,8 +16,6 @@ struct Inside<T> {
     /// Someone asked for a turn without bringing an item.
     woken: bool,
     closed: bool,
-    /// The loop may be blocked in its wait, and nobody has written the eventfd since it parked.
-    parked: bool,
     /// What has been or is being added to the eventfd and has not been read back. A write that
     /// is still under way when the loop wakes for another reason is read back a wait later.
     unread: u64,
@@ -31,6 +29,9 @@ pub struct Mailbox<T> {
     inside: Mutex<Inside<T>>,
     /// A copy of "there are items or a wake", written under the lock, read without it.
     occupied: AtomicBool,
+    /// The loop may be blocked in its wait, and nobody has written the eventfd since it parked.
+    /// Written under the lock, read without it by those who know that the loop cannot park now.
+    parked: AtomicBool,
     signal: OwnedFd,
 }
 
@@ -38,9 +39,13 @@ impl<T> Mailbox<T> {
     /// An open, empty mailbox. Its eventfd does not block and is closed by `exec`.
     pub fn new() -> io::Result<Self> {
         let signal = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let inside =
-            Inside { items: Vec::new(), woken: false, closed: false, parked: false, unread: 0 };
-        Ok(Self { inside: Mutex::new(inside), occupied: AtomicBool::new(false), signal })
+        let inside = Inside { items: Vec::new(), woken: false, closed: false, unread: 0 };
+        Ok(Self {
+            inside: Mutex::new(inside),
+            occupied: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
+            signal,
+        })
     }
 
     /// Leaves an item, and wakes the loop if it is parked. After `close` the item comes back.
@@ -66,16 +71,24 @@ impl<T> Mailbox<T> {
     /// Called by the loop just before a wait that may block. `false`: do not block, there is
     /// something here already. `true`: whatever comes from now on writes the eventfd.
     pub fn prepare_to_wait(&self) -> bool {
-        let mut inside = self.lock();
-        inside.parked = inside.items.is_empty() && !inside.woken;
-        inside.parked
+        let inside = self.lock();
+        let parked = inside.items.is_empty() && !inside.woken;
+        self.parked.store(parked, Ordering::Relaxed);
+        parked
+    }
+
+    /// Whether a `wake` would write the eventfd. Only a hint, unless the caller holds a lock that
+    /// the loop needs in order to park.
+    #[inline]
+    pub fn is_parked(&self) -> bool {
+        self.parked.load(Ordering::Relaxed)
     }
 
     /// Called by the loop after a wait, whatever ended it: no more writes are needed, and the
     /// one that was made is read back.
     pub fn finish_wait(&self) {
         let mut inside = self.lock();
-        inside.parked = false;
+        self.parked.store(false, Ordering::Relaxed);
         if inside.unread > 0 {
             let read = self.read_signal();
             inside.unread = inside.unread.saturating_sub(read);
@@ -132,7 +145,7 @@ impl<T> Mailbox<T> {
 
     fn announce(&self, mut inside: MutexGuard<'_, Inside<T>>) {
         self.occupied.store(true, Ordering::Relaxed);
-        if !mem::take(&mut inside.parked) {
+        if !self.parked.swap(false, Ordering::Relaxed) {
             return;
         }
         inside.unread += 1;

@@ -2,7 +2,10 @@
 //!
 //! The C functions are outside the stable ABI, which is why wheels are built per version (PEP 567).
 
+use pyo3::PyTraverseError;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyContext;
 
@@ -13,6 +16,74 @@ pub fn copy_current(py: Python<'_>) -> PyResult<Py<PyContext>> {
     unsafe {
         let context = ffi::PyContext_CopyCurrent();
         Ok(Bound::from_owned_ptr_or_err(py, context)?.cast_into_unchecked::<PyContext>().unbind())
+    }
+}
+
+/// The context of a callback that has not run: hidden from the collector while nobody else can
+/// have a reference to it.
+///
+/// A burst of `call_soon` makes thousands of contexts, and walking them took more time than
+/// running the callbacks. Nothing can be reached through one that its owner does not keep alive.
+pub struct CallbackContext(Option<Py<PyContext>>);
+
+impl CallbackContext {
+    /// The context given, or a copy of the current one.
+    #[inline]
+    pub fn new(py: Python<'_>, given: Option<Py<PyContext>>) -> PyResult<Self> {
+        if let Some(given) = given {
+            return Ok(CallbackContext(Some(given)));
+        }
+        let context = copy_current(py)?;
+        // SAFETY: a live object of a collected type; untracking twice is allowed.
+        unsafe { ffi::PyObject_GC_UnTrack(context.as_ptr().cast()) };
+        Ok(CallbackContext(Some(context)))
+    }
+
+    /// The context, for everybody.
+    #[inline]
+    pub fn publish<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyContext>> {
+        let context = self.0.as_ref()?.bind(py);
+        track(context);
+        Some(context.clone())
+    }
+
+    /// Runs `code` inside, then gives the context up.
+    #[inline]
+    pub fn run_once<R>(mut self, py: Python<'_>, code: impl FnOnce() -> R) -> (PyResult<R>, Self) {
+        let Some(context) = self.0.take() else {
+            return (Err(PyRuntimeError::new_err("the callback's context is gone")), self);
+        };
+        let context = context.into_bound(py);
+        let result = run_in(&context, code);
+        if !matches!(result, Ok(_)) {
+            return (result, CallbackContext(Some(context.unbind())));
+        }
+        track(&context);
+        (result, CallbackContext(None))
+    }
+
+    /// Shows the context to the collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
+    }
+}
+
+impl Drop for CallbackContext {
+    fn drop(&mut self) {
+        // A context leaves the collector's list when it dies, so it has to be on it.
+        if let Some(context) = self.0.take() {
+            Python::attach(|py| track(context.bind(py)));
+        }
+    }
+}
+
+#[inline]
+fn track(context: &Bound<'_, PyContext>) {
+    // SAFETY: a live, complete object of a collected type, put on the list only when not there.
+    unsafe {
+        if ffi::PyObject_GC_IsTracked(context.as_ptr()) == 0 {
+            ffi::PyObject_GC_Track(context.as_ptr().cast());
+        }
     }
 }
 

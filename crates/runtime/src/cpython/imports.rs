@@ -29,6 +29,7 @@ table! {
     get_event_loop = "asyncio.events"."get_event_loop";
     get_running_loop = "asyncio.events"."_get_running_loop";
     logger = "asyncio.log"."logger";
+    base_events = "asyncio"."base_events";
     iscoroutine = "asyncio.coroutines"."iscoroutine";
     generic_alias = "types"."GenericAlias";
     future_repr_info = "asyncio.base_futures"."_future_repr_info";

@@ -8,6 +8,7 @@
 //! | [`context`] | copy a `contextvars.Context`, run code inside one |
 //! | [`coroutine`] | resume a coroutine without raising `StopIteration` |
 //! | [`calls`] | call Python objects by vectorcall, arguments in place |
+//! | [`counts`] | reference counts, for the collector |
 //! | [`slots`] | finalizers and `am_send` for classes PyO3 cannot give them |
 //! | [`buffers`] | lend a Python buffer to a system call |
 //! | [`descriptor`] | descriptors that Python hands over or lends |
@@ -20,6 +21,7 @@ pub mod calls;
 pub mod cell;
 pub mod context;
 pub mod coroutine;
+pub mod counts;
 pub mod descriptor;
 pub mod detached;
 pub mod imports;

@@ -56,6 +56,53 @@ pub fn install_resume<T: Resume + PyTypeInfo>(py: Python<'_>) {
     }
 }
 
+/// How many bytes the collector keeps in front of an object (`sizeof(PyGC_Head)`).
+static COLLECTOR_HEAD: AtomicUsize = AtomicUsize::new(0);
+
+/// Allocates instances of `T` itself (not of subclasses) outside of the collector's books: they
+/// are never on its lists, and making them brings no collection nearer. For classes whose owner
+/// shows their references on their behalf (`Handle`).
+///
+/// # Errors
+/// What `sys.getsizeof` raises, which it does not for a list.
+pub fn install_plain_allocation<T: PyClass + PyTypeInfo>(py: Python<'_>) -> PyResult<()> {
+    // Every object with collector support has the same head, and `sys.getsizeof` counts it.
+    let list = pyo3::types::PyList::empty(py);
+    let whole: usize = py.import("sys")?.call_method1("getsizeof", (&list,))?.extract()?;
+    let own: usize = list.call_method0("__sizeof__")?.extract()?;
+    COLLECTOR_HEAD.store(whole.saturating_sub(own), Ordering::Relaxed);
+    let class = T::type_object_raw(py);
+    // SAFETY: a complete heap type of ours without instances; Python subclasses get allocation
+    // functions of their own from `type`.
+    unsafe {
+        (*class).tp_alloc = Some(alloc_plain);
+        (*class).tp_free = Some(free_plain);
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn alloc_plain(
+    class: *mut ffi::PyTypeObject,
+    _items: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    let head = COLLECTOR_HEAD.load(Ordering::Relaxed);
+    // SAFETY: zeroed memory for the head and the instance. A zeroed head means "untracked", which
+    // is what `PyObject_GC_UnTrack` finds when the instance dies.
+    unsafe {
+        let memory = ffi::PyObject_Calloc(1, head + (*class).tp_basicsize as usize);
+        if memory.is_null() {
+            return ffi::PyErr_NoMemory();
+        }
+        ffi::PyObject_Init(memory.cast::<u8>().add(head).cast(), class)
+    }
+}
+
+unsafe extern "C" fn free_plain(object: *mut std::ffi::c_void) {
+    let head = COLLECTOR_HEAD.load(Ordering::Relaxed);
+    // SAFETY: `object` came from `alloc_plain`, `head` bytes into its memory.
+    unsafe { ffi::PyObject_Free(object.cast::<u8>().sub(head).cast()) }
+}
+
 unsafe extern "C" fn dealloc<T: Finalize>(object: *mut ffi::PyObject) {
     // SAFETY: `object` is an instance of T whose count is zero; `Borrowed` does not touch the
     // count. The saved pointer was a `destructor` when it was stored.

@@ -10,8 +10,10 @@ use crate::transports::stream::StreamTransport;
 
 /// One entry of the ready queue.
 pub enum Callback {
-    /// A `call_soon`, a due timer, a watcher that fired.
+    /// A `call_soon` or a due timer: runs once.
     Call(Py<Handle>),
+    /// A watcher that fired: its handle stays with the watcher.
+    Fire(Py<Handle>),
     /// The next step of a native task.
     Step(Py<Task>),
     /// A transport begins: `connection_made`, then reading.
@@ -24,7 +26,8 @@ impl Callback {
     /// Shows the entry to the collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Callback::Call(handle) => visit.call(handle),
+            Callback::Call(handle) => Handle::traverse_owned(handle, visit),
+            Callback::Fire(_) => Ok(()),
             Callback::Step(task) => visit.call(task),
             Callback::Begin(transport) | Callback::End(transport) => visit.call(transport),
         }

@@ -13,6 +13,13 @@ pub fn nanoseconds() -> u64 {
     (now.tv_sec as u64) * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// The same clock as of the kernel's last tick (1-4 ms ago at most), for a third of the price.
+#[inline]
+pub fn coarse_nanoseconds() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    (now.tv_sec as u64) * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// The same instant in seconds, as `loop.time()` gives it.
 #[inline]
 pub fn as_seconds(nanoseconds: u64) -> f64 {

@@ -57,6 +57,15 @@ impl Home {
         }
     }
 
+    /// Drops the reference, without asking again whether this thread is attached.
+    #[inline]
+    pub fn release(self, py: Python<'_>) {
+        match self {
+            Home::Native(native) => drop(native.into_bound(py)),
+            Home::Foreign(foreign) => drop(foreign.into_bound(py)),
+        }
+    }
+
     /// Whether both are the same loop.
     #[inline]
     pub fn is_same(&self, other: &Home) -> bool {

@@ -81,11 +81,16 @@ pub fn run_handle(handle: &Bound<'_, Handle>) -> PyResult<()> {
 pub fn timed(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> PyResult<()> {
     let py = event_loop.py();
     let shown: Option<Bound<'_, PyAny>> = match &callback {
-        Callback::Call(handle) => Some(handle.bind(py).as_any().clone()),
+        Callback::Call(handle) | Callback::Fire(handle) => Some(handle.bind(py).as_any().clone()),
         Callback::Step(task) => Some(task.bind(py).as_any().clone()),
         Callback::Begin(transport) | Callback::End(transport) => {
             Some(transport.bind(py).as_any().clone())
         }
+    };
+    // `Fire` keeps the callback in its handle, so that the warning can still name it.
+    let callback = match callback {
+        Callback::Call(handle) => Callback::Fire(handle),
+        other => other,
     };
     let began = clock::nanoseconds();
     let result = turn::run_call(event_loop, callback);
@@ -96,7 +101,7 @@ pub fn timed(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> PyRes
         && let Some(shown) = shown
     {
         let text = format_entry(&shown)?;
-        imports(py).logger.bind(py).call_method1(
+        imports(py).base_events.bind(py).getattr(intern!(py, "logger"))?.call_method1(
             intern!(py, "warning"),
             ("Executing %s took %.3f seconds", text, seconds),
         )?;

@@ -11,7 +11,7 @@ use pyo3::types::{PyContext, PyDict, PyString, PyTuple};
 use super::BaseEventLoop;
 use super::callback::Callback;
 use super::home::Home;
-use crate::cpython::context;
+use crate::cpython::context::{self, CallbackContext};
 use crate::cpython::imports::imports;
 use crate::errors;
 use crate::handles::{Handle, TimerHandle};
@@ -49,8 +49,9 @@ pub fn call_soon(
         check_thread(event_loop)?;
         check_callback(callback, "call_soon")?;
     }
-    let context = context_or_current(py, context)?;
-    let handle = Handle::new(py, event_loop, callback.clone().unbind(), args, context)?;
+    let context = CallbackContext::new(py, context)?;
+    let callback = callback.clone().unbind();
+    let handle = Handle::new(py, event_loop, callback, args, context, flags.debug)?;
     event_loop.get().push(py, Callback::Call(handle.clone_ref(py)));
     Ok(handle)
 }
@@ -70,13 +71,19 @@ pub fn call_soon_threadsafe(
     if flags.debug {
         check_callback(callback, "call_soon_threadsafe")?;
     }
-    let context = context_or_current(py, context)?;
-    let handle = Handle::new(py, event_loop, callback.clone().unbind(), args, context)?;
-    let kernel = event_loop.get().kernel(py)?;
+    let context = CallbackContext::new(py, context)?;
+    let callback = callback.clone().unbind();
+    let handle = Handle::new(py, event_loop, callback, args, context, flags.debug)?;
     // Whoever calls holds the interpreter, so the ready queue is open to it: the order between
-    // `call_soon` and `call_soon_threadsafe` is that of the calls. Only the wake-up is foreign.
-    event_loop.get().push(py, Callback::Call(handle.clone_ref(py)));
-    kernel.mailbox.wake();
+    // `call_soon` and `call_soon_threadsafe` is that of the calls. Only the wake-up is foreign,
+    // and needed only when the loop has parked, which it too does with the interpreter held.
+    let parked = event_loop.get().state.with(py, |state| {
+        state.ready.push_back(Callback::Call(handle.clone_ref(py)));
+        state.kernel.as_ref().filter(|kernel| kernel.mailbox.is_parked()).cloned()
+    });
+    if let Some(kernel) = parked {
+        kernel.mailbox.wake();
+    }
     Ok(handle)
 }
 
@@ -98,8 +105,8 @@ pub fn call_at(
         check_thread(event_loop)?;
         check_callback(callback, name)?;
     }
-    let context = context_or_current(py, context)?;
-    TimerHandle::schedule(event_loop, when, callback.clone().unbind(), args, context)
+    let context = CallbackContext::new(py, context)?;
+    TimerHandle::schedule(event_loop, when, callback.clone().unbind(), args, context, flags.debug)
 }
 
 /// Debug mode: only the loop's own thread may schedule without the mailbox.

@@ -103,7 +103,12 @@ fn wait(
             Some(Duration::from_nanos(deadline.saturating_sub(now)))
         }
     };
-    let answer = if timeout == Some(Duration::ZERO) || !kernel.mailbox.prepare_to_wait() {
+    let may_block = timeout != Some(Duration::ZERO)
+        && kernel.mailbox.prepare_to_wait()
+        // A replaced `loop.time` is Python code: another thread may have queued something.
+        && event_loop.get().state.with(py, |state| state.ready.is_empty());
+    let answer = if !may_block {
+        kernel.mailbox.finish_wait();
         kernel.poller.wait(events, Some(Duration::ZERO))
     } else {
         let answer = detached::wait(py, &kernel.poller, events, timeout);
@@ -210,7 +215,7 @@ fn run_ready(event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
     }
     BaseEventLoop::clear_stale(event_loop)?;
     if !clock_is_fresh {
-        event_loop.get().tick(py);
+        event_loop.get().tick_sometimes(py);
     }
     outcome
 }
@@ -229,11 +234,11 @@ fn run_one(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> PyResul
 
 #[inline]
 fn step_task(event_loop: &Bound<'_, BaseEventLoop>, task: Py<crate::tasks::Task>) -> PyResult<()> {
-    let task = task.bind(event_loop.py());
-    match step::run(event_loop, task) {
+    let task = task.into_bound(event_loop.py());
+    match step::run(event_loop, &task) {
         Ok(()) => Ok(()),
         Err(error) => report::unless_exit(event_loop, error, |error| {
-            report::step_failed(event_loop, task, error)
+            report::step_failed(event_loop, &task, error)
         }),
     }
 }
@@ -244,17 +249,32 @@ pub fn run_call(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> Py
     BaseEventLoop::clear_stale(event_loop)?;
     match callback {
         Callback::Call(handle) => {
-            let handle = handle.bind(py);
-            match Handle::run(handle) {
-                Ok(()) => Ok(()),
-                Err(error) => report::unless_exit(event_loop, error, |error| {
-                    report::handle_failed(event_loop.as_any(), handle, error)
-                }),
-            }
+            let handle = handle.into_bound(py);
+            let outcome = Handle::run_once(&handle);
+            reported(event_loop, &handle, outcome)
+        }
+        Callback::Fire(handle) => {
+            let handle = handle.into_bound(py);
+            let outcome = Handle::run(&handle);
+            reported(event_loop, &handle, outcome)
         }
         Callback::Step(task) => step_task(event_loop, task),
         Callback::Begin(transport) => StreamTransport::begin(transport.bind(py), event_loop),
         Callback::End(transport) => StreamTransport::end(transport.bind(py), event_loop),
+    }
+}
+
+#[inline]
+fn reported(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    handle: &Bound<'_, Handle>,
+    outcome: PyResult<()>,
+) -> PyResult<()> {
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(error) => report::unless_exit(event_loop, error, |error| {
+            report::handle_failed(event_loop.as_any(), handle, error)
+        }),
     }
 }
 

@@ -19,7 +19,8 @@ use super::schedule;
 use super::sockets::{self, Operation};
 use super::source::Source;
 use super::state::{Kernel, LoopState};
-use crate::cpython::{context, descriptor};
+use crate::cpython::context::CallbackContext;
+use crate::cpython::descriptor;
 use crate::errors;
 use crate::handles::Handle;
 
@@ -52,7 +53,7 @@ pub enum Watcher {
 impl Watcher {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Watcher::Call(handle) => visit.call(handle),
+            Watcher::Call(handle) => Handle::traverse_owned(handle, visit),
             Watcher::Operation(operation) => operation.traverse(visit),
         }
     }
@@ -178,9 +179,11 @@ pub fn add(
     let py = event_loop.py();
     event_loop.get().check_open(py)?;
     let fd = descriptor::number(file)?;
-    let context = context::copy_current(py)?;
+    let context = CallbackContext::new(py, None)?;
     let args = schedule::arguments(args);
-    let handle = Handle::new(py, event_loop, callback.clone().unbind(), args, context)?;
+    let debug = event_loop.get().is_debug(py);
+    let callback = callback.clone().unbind();
+    let handle = Handle::new(py, event_loop, callback, args, context, debug)?;
     put(event_loop, fd, side, Watcher::Call(handle.clone_ref(py)))?;
     Ok(handle)
 }
@@ -282,7 +285,7 @@ pub fn on_ready(event_loop: &Bound<'_, BaseEventLoop>, readiness: Readiness) -> 
                 Watcher::Operation(_) => false,
             })?;
         } else {
-            event_loop.get().push(py, Callback::Call(handle));
+            event_loop.get().push(py, Callback::Fire(handle));
         }
     }
     for (side, operation) in SIDES.into_iter().zip(fired.operations) {

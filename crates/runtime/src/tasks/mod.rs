@@ -140,7 +140,11 @@ impl Task {
         if eager && registry::loop_is_running(this)? {
             return step::start_eagerly(this);
         }
-        schedule::step(this)
+        let queued = schedule::step(this);
+        if queued.is_err() {
+            registry::forget(this)?;
+        }
+        queued
     }
 
     /// The context its steps run in.

@@ -52,6 +52,14 @@ pub fn unregister(event_loop: &BaseEventLoop, task: &Bound<'_, Task>) {
     drop(owned);
 }
 
+/// The task could not be queued: nobody will ever finish it, so nobody owns it.
+pub fn forget(task: &Bound<'_, Task>) -> PyResult<()> {
+    if let Home::Native(event_loop) = task.as_super().get().home(task.py())? {
+        unregister(event_loop.get(), task);
+    }
+    Ok(())
+}
+
 /// Whether the task's loop runs: an eager start needs that.
 pub fn loop_is_running(task: &Bound<'_, Task>) -> PyResult<bool> {
     let py = task.py();
