@@ -1,9 +1,9 @@
 """A soak: connects, cancels, resets, garbage, storms, for as long as asked, then the figures.
 
-Run as a script: ``python -X dev -W error tests/soak.py --seconds 20 --loop aioxide``.  The work comes
-in rounds; after each everything must be as before it: descriptors, threads, tasks, objects, memory.
-It stays on loopback, opens a bounded number of connections a second, and ends non-zero on the
-first thing that is lost, leaked or reported and was not expected.
+Run as a script: ``python -X dev -W error tests/soak.py --seconds 20 --loop aioxide``.  The work
+comes in rounds; after each everything must be as before it: descriptors, threads, tasks, objects,
+memory.  It stays on loopback, opens a bounded number of connections a second, and ends non-zero
+on the first thing that is lost, leaked or reported and was not expected.
 """
 
 import argparse

@@ -318,6 +318,19 @@ async def test_an_accepted_transport(loop):
 
 
 @on_loop
+async def test_an_accepted_transport_that_is_gone_still_tells_what_it_was(loop):
+    """Even when nobody asked for its socket before."""
+    async with serving(loop) as (server, made):
+        address = server.sockets[0].getsockname()
+        assert await echoes(loop, address)
+        await made[0].has("lost")
+        transport = made[0].transport
+        assert transport.get_extra_info("socket").fileno() == -1
+        assert transport.get_extra_info("sockname") == address
+        assert transport.get_extra_info("peername")[0] == "127.0.0.1"
+
+
+@on_loop
 async def test_two_hundred_clients_at_once_each_get_their_own_bytes_back(loop):
     async with serving(loop, backlog=300) as (server, made):
         address = server.sockets[0].getsockname()

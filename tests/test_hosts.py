@@ -281,6 +281,7 @@ async def test_aiohttp_over_https(loop, loop_errors):
 @on_loop
 async def test_aiohttp_timeouts_and_cancellation(loop):
     """A client that gives up in every possible moment, and a server that does not mind."""
+
     async def slow(request):
         await asyncio.sleep(float(request.query["delay"]))
         return web.Response(text="late")
@@ -293,18 +294,16 @@ async def test_aiohttp_timeouts_and_cancellation(loop):
     await site.start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/slow"
 
-    async def get(session, delay, timeout):
+    async def get(session, delay, patience):
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(patience):
                 async with session.get(url, params={"delay": delay}) as response:
                     return await response.text()
         except TimeoutError:
             return None
 
     async with aiohttp.ClientSession() as session:
-        given_up = await asyncio.gather(
-            *(get(session, 0.5, number / 1000) for number in range(50))
-        )
+        given_up = await asyncio.gather(*(get(session, 0.5, number / 1000) for number in range(50)))
         assert given_up == [None] * 50
         assert await get(session, 0, DEADLINE) == "late"
     await runner.cleanup()

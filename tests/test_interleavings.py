@@ -130,9 +130,12 @@ class Program:
         watched = self.random.choice([task for task in self.tasks if task] or self.futures)
         watched.add_done_callback(lambda done: self.note(number, "saw", done.cancelled()))
         if self.random.random() < 0.3:
-            watched.add_done_callback(self.watch)
-            return watched.remove_done_callback(self.watch)
+            watched.add_done_callback(self.unwanted)
+            return watched.remove_done_callback(self.unwanted)
         return None
+
+    def unwanted(self, done):
+        self.note("unwanted", done.cancelled())
 
     async def gather(self, number, depth):
         awaited = [self.younger(number), self.random.choice(self.futures)]

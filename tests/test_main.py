@@ -212,7 +212,11 @@ def test_a_module_sees_what_it_sees_under_python(tmp_path):
         print(sys.argv, __name__, __file__, __package__, __spec__.name, part.name)
         """,
     )
-    write(package, "part.py", "name = __name__\nimport sys\nif __name__ == '__main__': print(sys.argv)")
+    write(
+        package,
+        "part.py",
+        "name = __name__\nimport sys\nif __name__ == '__main__': print(sys.argv)",
+    )
     assert same("-m", "package", "a", "--b", directory=tmp_path)[0] == 0
     assert same("-m", "package.part", "-x", directory=tmp_path)[0] == 0
     assert same("-m", "json.tool", directory=tmp_path, stdin='{"a": 1}')[0] == 0

@@ -144,9 +144,7 @@ async def test_a_literal_needs_no_getaddrinfo(loop):
     loop.getaddrinfo = getaddrinfo
     for host in ("127.0.0.1", "::1"):
         with listener(host) as listening:
-            transport, _ = await loop.create_connection(
-                Recorder, host, listening.getsockname()[1]
-            )
+            transport, _ = await loop.create_connection(Recorder, host, listening.getsockname()[1])
             await closed(transport)
     server = await loop.create_server(Recorder, "127.0.0.1", 0)
     server.close()

@@ -49,15 +49,17 @@ async def test_a_task_factory_of_two_arguments_will_do(loop):
     loop.set_task_factory(None)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has it since 3.12")
 @on_loop
-async def test_asyncio_s_eager_task_factory(loop):
+async def test_the_eager_task_factory(loop, namespace):
     started = []
 
     async def child():
         started.append("child")
 
-    loop.set_task_factory(asyncio.eager_task_factory)
+    if namespace is asyncio and sys.version_info < (3, 12):
+        assert not hasattr(asyncio, "eager_task_factory")
+        return
+    loop.set_task_factory(namespace.eager_task_factory)
     task = loop.create_task(child())
     assert started == ["child"]
     await task

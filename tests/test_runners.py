@@ -9,9 +9,9 @@ import os
 import sys
 
 import pytest
+from loopback import listener
 
 import aioxide
-from loopback import listener
 
 
 def module_of(loop):
@@ -345,3 +345,37 @@ def test_a_loop_that_lives_until_the_interpreter_ends(run_child, closed):
     assert (child.returncode, child.stdout) == (0, "end\n")
     assert "panicked" not in child.stderr
     assert "Traceback" not in child.stderr
+
+
+@pytest.mark.parametrize("ending", ["unclosed", "closed", "run and unclosed", "run and closed"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "loop.create_future()",
+        "asyncio.wrap_future(concurrent.futures.Future(), loop=loop)",
+        "loop.create_task(asyncio.sleep(0))",
+        "loop.call_later(3600, print)",
+        "loop.run_in_executor(None, sum, [1])",
+        "loop",
+    ],
+)
+def test_a_cycle_that_lives_until_the_interpreter_ends(run_child, kept, ending):
+    """The collector takes it apart when Python is on its way out: no abort, no message."""
+    child = run_child(
+        f"""
+        import concurrent.futures
+
+        loop = new_event_loop()
+        cycle = [{kept}]
+        cycle.append(cycle)
+        if "run" in {ending!r}:
+            loop.run_until_complete(asyncio.sleep(0.01))
+        if " closed" in " " + {ending!r}:
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+        print("end", flush=True)
+        """,
+        arguments=(),
+    )
+    assert (child.returncode, child.stdout) == (0, "end\n"), child.stderr
+    assert "panicked" not in child.stderr

@@ -143,9 +143,7 @@ async def test_async_with_closes_and_waits(loop):
 @on_loop
 async def test_serve_forever_serves_until_it_is_cancelled(loop):
     protocol = Recorder()
-    server = await loop.create_server(
-        lambda: protocol, "127.0.0.1", 0, start_serving=False
-    )
+    server = await loop.create_server(lambda: protocol, "127.0.0.1", 0, start_serving=False)
     serving = await begun(server.serve_forever())
     assert server.is_serving()
     with socket.socket() as client:

@@ -43,6 +43,14 @@ pub fn closed_loop() -> PyErr {
     PyRuntimeError::new_err("Event loop is closed")
 }
 
+/// A loop made before a fork, used in the child.
+pub fn parents_loop() -> PyErr {
+    PyRuntimeError::new_err(
+        "this event loop belongs to the parent process: a forked child cannot use it; \
+         make a new loop in the child (aioxide.new_event_loop)",
+    )
+}
+
 /// `repr(object)`, for a message: a failing `__repr__` must not hide what is being reported.
 pub fn repr(object: &Bound<'_, PyAny>) -> String {
     match object.repr() {

@@ -2,25 +2,22 @@
 //!
 //! They behave as `asyncio.Handle` and `asyncio.TimerHandle` do, and `isinstance` says so.
 //!
-//! Handles are kept out of the garbage collector's books, the one exception to the rule that
-//! classes holding Python objects implement `__traverse__`: a burst of `call_soon` would otherwise
-//! spend a quarter of its time in collections. Nothing leaks by that: a handle that ran or was
-//! cancelled holds no callback, and while it waits, the loop that owns it shows its references to
-//! the collector on its behalf ([`Handle::traverse_owned`]).
-
-use std::hash::{DefaultHasher, Hash, Hasher};
+//! While only its loop holds it, a handle is on no list of the garbage collector: a burst of
+//! `call_soon` would otherwise spend a quarter of its time in collections. The loop shows what
+//! such a handle refers to on its behalf ([`Handle::traverse_owned`]); a handle that somebody else
+//! still holds when it has run or was cancelled is shown itself from then on.
 
 use engine::timers::TimerId;
 use pyo3::PyTraverseError;
 use pyo3::basic::CompareOp;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyContext, PyTuple};
+use pyo3::types::{PyContext, PyFloat, PyTuple};
 
 use crate::cpython::cell::GilCell;
 use crate::cpython::context::{self, CallbackContext};
 use crate::cpython::imports::imports;
-use crate::cpython::{calls, counts};
+use crate::cpython::{calls, collector, version};
 use crate::errors;
 use crate::event_loop::BaseEventLoop;
 use crate::event_loop::home::Home;
@@ -106,34 +103,27 @@ impl Handle {
         })?
     }
 
-    /// As [`Handle::run`], for the last time: what it held is given up, unless it failed and is
+    /// As [`Handle::run`], for the last time: the callback is given up, unless it failed and is
     /// about to be reported.
     #[inline]
     pub fn run_once(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let parts = this.get().state.with(py, |state| {
-            let (callback, context) = (state.callback.take()?, state.context.take()?);
-            Some((callback, state.args.take(), context, state.home.take()))
+            let context = state.context.as_ref()?.borrow_for_a_run(py)?;
+            Some((state.callback.take()?, state.args.take(), context))
         });
-        let Some((callback, args, context, home)) = parts else { return Ok(()) };
+        let Some((callback, args, context)) = parts else { return Ok(()) };
         // Bound objects are dropped without asking again whether this thread is attached.
         let callback = callback.into_bound(py);
         let args = args.map(|args| args.into_bound(py));
-        let (outcome, context) =
-            context.run_once(py, || calls::call(&callback, args.as_ref()).map(drop));
-        match outcome {
-            Ok(Ok(())) => {
-                if let Some(home) = home {
-                    home.release(py);
-                }
-                Ok(())
-            }
-            Ok(Err(error)) | Err(error) => {
+        let outcome = context::run_in(&context, || calls::call(&callback, args.as_ref()).map(drop));
+        collector::show_if_shared(this);
+        match outcome.flatten() {
+            Ok(()) => Ok(()),
+            Err(error) => {
                 this.get().state.with(py, |state| {
                     state.callback = Some(callback.unbind());
                     state.args = args.map(Bound::unbind);
-                    state.context = Some(context);
-                    state.home = home;
                 });
                 Err(error)
             }
@@ -143,7 +133,10 @@ impl Handle {
     /// Shows the collector what a waiting handle refers to, on behalf of the loop that owns it.
     /// A handle that somebody else holds as well is left out: it may be alive through them.
     pub fn traverse_owned(this: &Py<Self>, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if counts::is_shared(this) { Ok(()) } else { this.get().visit_references(visit) }
+        if collector::is_shown(this) {
+            return visit.call(this);
+        }
+        if collector::is_shared(this) { Ok(()) } else { this.get().visit_references(visit) }
     }
 
     fn visit_references(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -170,13 +163,15 @@ impl Handle {
     /// Marks it cancelled and frees callback and arguments; False when it was cancelled before.
     fn drop_callback(this: &Bound<'_, Self>) -> PyResult<bool> {
         let py = this.py();
-        let (was, debug) = this.get().state.with(py, |state| {
-            (state.cancelled, state.home.as_ref().map(|home| home.clone_ref(py)))
+        collector::show(this);
+        let (was, home) = this.get().state.with(py, |state| {
+            let was = std::mem::replace(&mut state.cancelled, true);
+            (was, state.home.as_ref().map(|home| home.clone_ref(py)))
         });
         if was {
             return Ok(false);
         }
-        if let Some(home) = debug
+        if let Some(home) = home
             && home.is_debug(py)?
         {
             // Keeps the representation readable in debug mode, as asyncio does.
@@ -187,10 +182,7 @@ impl Handle {
                 }
             });
         }
-        let freed = this.get().state.with(py, |state| {
-            state.cancelled = true;
-            (state.callback.take(), state.args.take())
-        });
+        let freed = this.get().state.with(py, |state| (state.callback.take(), state.args.take()));
         if let Some(callback) = freed.0 {
             drop(callback.into_bound(py));
         }
@@ -220,7 +212,7 @@ impl Handle {
             parts.push(format!("when={}", errors::repr(when.into_pyobject(py)?.as_any())));
         }
         if let Some(callback) = callback {
-            parts.push(callback_source(py, callback.bind(py), args)?);
+            parts.push(callback_source(py, callback.bind(py), args, source.is_some())?);
         }
         if let Some(source) = source {
             let frame = source.bind(py).get_item(-1)?;
@@ -233,13 +225,14 @@ impl Handle {
     /// The callback and its arguments, as asyncio words them in reports.
     pub fn callback_source(this: &Bound<'_, Self>) -> PyResult<String> {
         let py = this.py();
-        let (callback, args) = this.get().state.with(py, |state| {
+        let (callback, args, debug) = this.get().state.with(py, |state| {
             (
                 state.callback.as_ref().map_or_else(|| py.None(), |it| it.clone_ref(py)),
                 state.args.as_ref().map(|it| it.clone_ref(py)),
+                state.debug.is_some(),
             )
         });
-        callback_source(py, callback.bind(py), args)
+        callback_source(py, callback.bind(py), args, debug)
     }
 }
 
@@ -247,9 +240,10 @@ fn callback_source(
     py: Python<'_>,
     callback: &Bound<'_, PyAny>,
     args: Option<Py<PyTuple>>,
+    debug: bool,
 ) -> PyResult<String> {
     let args = args.unwrap_or_else(|| PyTuple::empty(py).unbind());
-    imports(py).format_callback_source.bind(py).call1((callback, args))?.extract()
+    version::format_callback(callback, args.bind(py), debug)
 }
 
 #[pymethods]
@@ -292,6 +286,14 @@ impl Handle {
 
     fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {
         Handle::describe(this, None)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.visit_references(&visit)
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| drop(self.state.with(py, std::mem::take)));
     }
 
     fn _run(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -373,7 +375,11 @@ impl TimerHandle {
 
     /// As [`Handle::traverse_owned`].
     pub fn traverse_owned(this: &Py<Self>, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if counts::is_shared(this) { Ok(()) } else { counts::base(this).visit_references(visit) }
+        if collector::is_shown(this) {
+            return visit.call(this);
+        }
+        let handle = collector::base(this);
+        if collector::is_shared(this) { Ok(()) } else { handle.visit_references(visit) }
     }
 
     /// The loop took it out of its queue, to run it.
@@ -437,10 +443,8 @@ impl TimerHandle {
         Handle::describe(this.as_super(), Some(this.get().when))
     }
 
-    fn __hash__(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.when.to_bits().hash(&mut hasher);
-        hasher.finish()
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        PyFloat::new(py, self.when).hash()
     }
 
     fn __richcmp__(

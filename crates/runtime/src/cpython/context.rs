@@ -3,7 +3,6 @@
 //! The C functions are outside the stable ABI, which is why wheels are built per version (PEP 567).
 
 use pyo3::PyTraverseError;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
@@ -47,19 +46,11 @@ impl CallbackContext {
         Some(context.clone())
     }
 
-    /// Runs `code` inside, then gives the context up.
+    /// The context, for the time of one run; whoever takes a reference of his own inside (a
+    /// `Token` does) finds it shown to the collector when this one is dropped.
     #[inline]
-    pub fn run_once<R>(mut self, py: Python<'_>, code: impl FnOnce() -> R) -> (PyResult<R>, Self) {
-        let Some(context) = self.0.take() else {
-            return (Err(PyRuntimeError::new_err("the callback's context is gone")), self);
-        };
-        let context = context.into_bound(py);
-        let result = run_in(&context, code);
-        if !matches!(result, Ok(_)) {
-            return (result, CallbackContext(Some(context.unbind())));
-        }
-        track(&context);
-        (result, CallbackContext(None))
+    pub fn borrow_for_a_run<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyContext>> {
+        Some(self.0.as_ref()?.bind(py).clone())
     }
 
     /// Shows the context to the collector.

@@ -9,6 +9,7 @@ use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
+use rustix::io::Errno;
 
 /// Takes the descriptor out of a Python socket, which is closed by that (`socket.detach`).
 pub fn take(socket: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
@@ -68,10 +69,19 @@ pub fn any_number(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
 }
 
 /// Lends a descriptor that Python owns to one system call.
+///
+/// # Errors
+/// The call's own; EBADF for the number of a closed socket.
 #[inline]
-pub fn lend<R>(fd: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> R) -> R {
-    // SAFETY: `fd` is not -1 (`number` refuses it, and we keep no other). The closure makes one
-    // system call and keeps nothing; should the program have closed the descriptor, the kernel
-    // answers EBADF, and a successor's registration carries another generation.
+pub fn lend<T, E: From<Errno>>(
+    fd: RawFd,
+    call: impl FnOnce(BorrowedFd<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    if fd < 0 {
+        return Err(Errno::BADF.into());
+    }
+    // SAFETY: `fd` is a number that a descriptor can have. The closure makes one system call and
+    // keeps nothing; should the program have closed the descriptor, the kernel answers EBADF, and
+    // a successor's registration carries another generation.
     call(unsafe { BorrowedFd::borrow_raw(fd) })
 }

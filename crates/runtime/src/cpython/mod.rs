@@ -8,7 +8,7 @@
 //! | [`context`] | copy a `contextvars.Context`, run code inside one |
 //! | [`coroutine`] | resume a coroutine without raising `StopIteration` |
 //! | [`calls`] | call Python objects by vectorcall, arguments in place |
-//! | [`counts`] | reference counts, for the collector |
+//! | [`collector`] | when a handle is shown to the garbage collector |
 //! | [`slots`] | finalizers and `am_send` for classes PyO3 cannot give them |
 //! | [`buffers`] | lend a Python buffer to a system call |
 //! | [`descriptor`] | descriptors that Python hands over or lends |
@@ -19,9 +19,9 @@
 pub mod buffers;
 pub mod calls;
 pub mod cell;
+pub mod collector;
 pub mod context;
 pub mod coroutine;
-pub mod counts;
 pub mod descriptor;
 pub mod detached;
 pub mod imports;

@@ -107,9 +107,8 @@ unsafe extern "C" fn dealloc<T: Finalize>(object: *mut ffi::PyObject) {
     // SAFETY: `object` is an instance of T whose count is zero; `Borrowed` does not touch the
     // count. The saved pointer was a `destructor` when it was stored.
     unsafe {
-        let wanted = Python::attach(|py| {
-            T::wants_finalizer(&Borrowed::from_ptr(py, object).cast_unchecked::<T>())
-        });
+        let py = Python::assume_attached();
+        let wanted = T::wants_finalizer(&Borrowed::from_ptr(py, object).cast_unchecked::<T>());
         if wanted && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
             return; // Somebody took a new reference: the object lives on.
         }
@@ -124,7 +123,8 @@ unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
     // raised meanwhile is kept aside, as tp_finalize demands.
     unsafe {
         let _ = catch_unwind(AssertUnwindSafe(|| {
-            Python::attach(|py| {
+            // Nobody can be told any more once the interpreter has begun to take itself apart.
+            Python::try_attach(|py| {
                 let raised = PyErr::take(py);
                 let this = Bound::from_borrowed_ptr(py, object).cast_into_unchecked::<T>();
                 if T::wants_finalizer(&this) {
@@ -189,25 +189,26 @@ enum Resumed {
 /// `T::resume`, its answer as raw references; a panic becomes a `SystemError`.
 unsafe fn guarded_resume<T: Resume>(object: *mut ffi::PyObject) -> Resumed {
     use super::coroutine::Outcome;
-    Python::attach(|py| {
-        let answer = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: the caller passes a live instance of T.
-            let this = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<T>() };
-            T::resume(&this)
-        }));
-        match answer {
-            Ok(Outcome::Yielded(value)) => Resumed::Next(value.into_ptr()),
-            Ok(Outcome::Returned(value)) => Resumed::Return(value.into_ptr()),
-            Ok(Outcome::Raised(error)) => {
-                error.restore(py);
-                Resumed::Error
-            }
-            Err(_) => {
-                PySystemError::new_err("a panic while an awaitable was resumed").restore(py);
-                Resumed::Error
-            }
+    // SAFETY: the interpreter calls, so this thread is attached. Asking PyO3 would cost as much
+    // as the rest of this function, and panics while the interpreter takes itself apart.
+    let py = unsafe { Python::assume_attached() };
+    let answer = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the caller passes a live instance of T.
+        let this = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<T>() };
+        T::resume(&this)
+    }));
+    match answer {
+        Ok(Outcome::Yielded(value)) => Resumed::Next(value.into_ptr()),
+        Ok(Outcome::Returned(value)) => Resumed::Return(value.into_ptr()),
+        Ok(Outcome::Raised(error)) => {
+            error.restore(py);
+            Resumed::Error
         }
-    })
+        Err(_) => {
+            PySystemError::new_err("a panic while an awaitable was resumed").restore(py);
+            Resumed::Error
+        }
+    }
 }
 
 /// `raise StopIteration(value)`, taking care that a tuple or an exception stays one argument.

@@ -61,3 +61,25 @@ pub const FACTORY_TAKES_NAME: bool = cfg!(Py_3_14);
 
 /// Whether `throw(type, value, traceback)` on an awaitable warns (deprecated since 3.12).
 pub const WARNS_OF_OLD_THROW: bool = cfg!(Py_3_12);
+
+/// A callback and its arguments in words (`asyncio.format_helpers._format_callback_source`). From
+/// 3.13 on asyncio shows the arguments in debug mode only, because they may be secrets.
+pub fn format_callback(
+    callback: &Bound<'_, PyAny>,
+    args: &Bound<'_, pyo3::types::PyTuple>,
+    debug: bool,
+) -> PyResult<String> {
+    let py = callback.py();
+    let format = imports(py).format_callback_source.bind(py);
+    #[cfg(Py_3_13)]
+    {
+        let keywords = pyo3::types::PyDict::new(py);
+        keywords.set_item("debug", debug)?;
+        format.call((callback, args), Some(&keywords))?.extract()
+    }
+    #[cfg(not(Py_3_13))]
+    {
+        let _ = debug;
+        format.call1((callback, args))?.extract()
+    }
+}

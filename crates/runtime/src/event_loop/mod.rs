@@ -15,10 +15,10 @@ pub mod state;
 pub mod turn;
 pub mod watch;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyContext, PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyContext, PyDict, PyList, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, intern};
 
 use crate::cpython::cell::GilCell;
@@ -38,9 +38,22 @@ pub struct BaseEventLoop {
 #[pymethods]
 impl BaseEventLoop {
     #[new]
+    #[classmethod]
     #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
-        Ok(BaseEventLoop { state: GilCell::new(LoopState::open()?) })
+    fn new(
+        class: &Bound<'_, PyType>,
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        let py = class.py();
+        let own = py.get_type::<BaseEventLoop>();
+        let overrides = |name: &Bound<'_, PyString>| -> PyResult<bool> {
+            Ok(!class.getattr(name)?.is(&own.getattr(name)?))
+        };
+        let mut state = LoopState::open()?;
+        state.flags.call_soon_replaced = overrides(intern!(py, "call_soon"))?;
+        state.flags.time_replaced = overrides(intern!(py, "time"))?;
+        Ok(BaseEventLoop { state: GilCell::new(state) })
     }
 
     /// Calls `callback(*args)` in the next turn; returns a Handle.
@@ -368,7 +381,7 @@ fn by_factory<'py>(
         keywords.set_item(intern!(py, "eager_start"), eager_start)?;
     }
     let late_name = match name {
-        Some(name) if version::FACTORY_TAKES_NAME => {
+        Some(name) if version::FACTORY_TAKES_NAME || is_ours(factory)? => {
             keywords.set_item(intern!(py, "name"), name)?;
             None
         }
@@ -384,6 +397,15 @@ fn by_factory<'py>(
     Ok(task)
 }
 
+/// Whether this is a factory of aioxide itself, which takes `name` on every Python.
+fn is_ours(factory: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = factory.py();
+    match factory.getattr_opt(intern!(py, "__module__"))? {
+        Some(module) => module.eq("aioxide.tasks"),
+        None => Ok(false),
+    }
+}
+
 impl BaseEventLoop {
     fn note_replaced(&self, name: &Bound<'_, PyString>, replaced: bool) {
         if let Some(which) = schedule::replaced_flag(name) {
@@ -396,10 +418,7 @@ impl BaseEventLoop {
 
     fn check_not_forked(&self, py: Python<'_>) -> PyResult<()> {
         if self.state.with(py, |state| state.is_foreign_process()) {
-            return Err(PyRuntimeError::new_err(
-                "this event loop belongs to the parent process: a forked child cannot use it; \
-                 make a new loop in the child (aioxide.new_event_loop)",
-            ));
+            return Err(crate::errors::parents_loop());
         }
         Ok(())
     }

@@ -42,9 +42,7 @@ pub fn call_soon(
 ) -> PyResult<Py<Handle>> {
     let py = event_loop.py();
     let flags = event_loop.get().flags(py);
-    if flags.closed {
-        return Err(errors::closed_loop());
-    }
+    flags.check()?;
     if flags.debug {
         check_thread(event_loop)?;
         check_callback(callback, "call_soon")?;
@@ -65,9 +63,7 @@ pub fn call_soon_threadsafe(
 ) -> PyResult<Py<Handle>> {
     let py = event_loop.py();
     let flags = event_loop.get().flags(py);
-    if flags.closed {
-        return Err(errors::closed_loop());
-    }
+    flags.check()?;
     if flags.debug {
         check_callback(callback, "call_soon_threadsafe")?;
     }
@@ -98,9 +94,7 @@ pub fn call_at(
 ) -> PyResult<Py<TimerHandle>> {
     let py = event_loop.py();
     let flags = event_loop.get().flags(py);
-    if flags.closed {
-        return Err(errors::closed_loop());
-    }
+    flags.check()?;
     if flags.debug {
         check_thread(event_loop)?;
         check_callback(callback, name)?;
@@ -229,9 +223,7 @@ fn push_step(task: &Bound<'_, Task>) -> PyResult<bool> {
     if flags.call_soon_replaced {
         return Ok(false);
     }
-    if flags.closed {
-        return Err(errors::closed_loop());
-    }
+    flags.check()?;
     if flags.debug {
         check_thread(event_loop)?;
     }

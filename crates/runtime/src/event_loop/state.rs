@@ -55,6 +55,21 @@ pub struct Flags {
     pub call_soon_replaced: bool,
     /// Somebody put another `time` on the loop.
     pub time_replaced: bool,
+    /// The loop was made before a fork, in the parent.
+    pub foreign: bool,
+}
+
+impl Flags {
+    /// Refuses a loop that is closed, or that a forked child inherited.
+    #[inline]
+    pub fn check(self) -> PyResult<()> {
+        if self.closed || self.foreign { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn refusal(self) -> PyErr {
+        if self.closed { errors::closed_loop() } else { errors::parents_loop() }
+    }
 }
 
 /// What `asyncio.current_task` would find for this loop.
@@ -176,7 +191,7 @@ impl BaseEventLoop {
     /// The flags, copied.
     #[inline]
     pub fn flags(&self, py: Python<'_>) -> Flags {
-        self.state.with(py, |state| state.flags)
+        self.state.with(py, |state| Flags { foreign: state.is_foreign_process(), ..state.flags })
     }
 
     /// Debug mode.
@@ -187,7 +202,7 @@ impl BaseEventLoop {
 
     /// `RuntimeError('Event loop is closed')` when it is.
     pub fn check_open(&self, py: Python<'_>) -> PyResult<()> {
-        if self.flags(py).closed { Err(errors::closed_loop()) } else { Ok(()) }
+        self.flags(py).check()
     }
 
     /// Queues a callback; returns the loop's last reading of the clock.

@@ -16,7 +16,7 @@ use crate::cpython::slots::Resume;
 use crate::cpython::version;
 
 /// What `Future.__await__` returns (`_asyncio.FutureIter`).
-#[pyclass(frozen, freelist = 256, module = "aioxide")]
+#[pyclass(frozen, module = "aioxide")]
 pub struct FutureIter {
     future: GilCell<Option<Py<Future>>>,
 }
@@ -55,7 +55,9 @@ impl Resume for FutureIter {
                 Outcome::Raised(PyRuntimeError::new_err("await wasn't used with future"))
             }
             Next::Done => {
-                drop(this.get().future.with(py, Option::take));
+                if let Some(taken) = this.get().future.with(py, Option::take) {
+                    drop(taken.into_bound(py));
+                }
                 match completion::result(&future) {
                     Ok(result) => Outcome::Returned(result.into_bound(py)),
                     Err(error) => Outcome::Raised(error),

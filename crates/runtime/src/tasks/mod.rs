@@ -136,10 +136,21 @@ impl Task {
     }
 
     fn launch(this: &Bound<'_, Self>, eager: bool) -> PyResult<()> {
-        registry::register(this)?;
-        if eager && registry::loop_is_running(this)? {
-            return step::start_eagerly(this);
+        if eager {
+            match registry::may_start_eagerly(this) {
+                Ok(true) => {
+                    registry::register(this)?;
+                    return step::start_eagerly(this);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    // The caller is told now; there is nothing to report when the task dies.
+                    this.get().state.with(this.py(), |state| state.log_destroy_pending = false);
+                    return Err(error);
+                }
+            }
         }
+        registry::register(this)?;
         let queued = schedule::step(this);
         if queued.is_err() {
             registry::forget(this)?;

@@ -4,15 +4,17 @@
 //! the loop's slab, which owns them until they are done. `asyncio.all_tasks` sees the slab through
 //! one object that `aioxide/_compat.py` registers. Tasks on foreign loops register as C tasks do.
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::Task;
 use crate::cpython::imports::imports;
+use crate::errors;
 use crate::event_loop::BaseEventLoop;
 use crate::event_loop::home::Home;
-use crate::futures::Phase;
+use crate::futures::{Future, Phase};
 
 /// What the loop counts per task, for whoever wants to know why a program is slow or stuck.
 #[derive(Clone, Copy, Default)]
@@ -60,15 +62,30 @@ pub fn forget(task: &Bound<'_, Task>) -> PyResult<()> {
     Ok(())
 }
 
-/// Whether the task's loop runs: an eager start needs that.
-pub fn loop_is_running(task: &Bound<'_, Task>) -> PyResult<bool> {
+/// Whether the task can start at once: its loop runs, here.
+///
+/// # Errors
+/// `RuntimeError` when the loop runs in another thread.
+pub fn may_start_eagerly(task: &Bound<'_, Task>) -> PyResult<bool> {
     let py = task.py();
-    match task.as_super().get().home(py)? {
-        Home::Native(event_loop) => Ok(event_loop.get().flags(py).running),
+    let home = task.as_super().get().home(py)?;
+    let running = match &home {
+        Home::Native(event_loop) => event_loop.get().flags(py).running,
         Home::Foreign(event_loop) => {
-            event_loop.bind(py).call_method0(intern!(py, "is_running"))?.is_truthy()
+            event_loop.bind(py).call_method0(intern!(py, "is_running"))?.is_truthy()?
         }
+    };
+    if !running {
+        return Ok(false);
     }
+    let here = imports(py).get_running_loop.bind(py).call0()?;
+    if here.is(home.any(py)) {
+        return Ok(true);
+    }
+    Err(PyRuntimeError::new_err(format!(
+        "loop {} is not the running loop",
+        errors::repr(home.any(py))
+    )))
 }
 
 /// `Task was destroyed but it is pending!` (`TaskObj_finalize`).
@@ -106,6 +123,11 @@ pub fn counters<'py>(task: &Bound<'py, Task>) -> PyResult<Bound<'py, PyDict>> {
         Home::Native(event_loop) => event_loop.get().is_stepping(task),
         Home::Foreign(_) => false,
     };
+    // What it waited for is done: the wake-up is queued already.
+    let waiter = waiter.filter(|waiter| match waiter.bind(py).cast::<Future>() {
+        Ok(future) => future.get().phase(py) == Phase::Pending,
+        Err(_) => true,
+    });
     let state = match phase {
         Phase::Finished => "finished",
         Phase::Cancelled => "cancelled",

@@ -16,7 +16,7 @@ use crate::cpython::{context, version};
 use crate::errors;
 use crate::event_loop::BaseEventLoop;
 use crate::event_loop::home::Home;
-use crate::event_loop::schedule;
+use crate::event_loop::{clock, schedule};
 use crate::futures::{DoneCallback, Future, Phase, completion};
 
 /// Runs the step that the ready queue holds for `task`. `Err` is `SystemExit` or
@@ -120,22 +120,22 @@ fn enter_foreign(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, Task>) -> PyRes
     version::set_current_task(event_loop, task.as_any())
 }
 
-/// Runs the first step inside the constructor (`task_eager_start`, PEP 492's "eager tasks").
+/// Runs the first step inside the constructor (`task_eager_start`). An error is the constructor's:
+/// the context cannot be entered, or `SystemExit` and `KeyboardInterrupt` leave the loop.
 pub fn start_eagerly(task: &Bound<'_, Task>) -> PyResult<()> {
     let py = task.py();
     let home = task.as_super().get().home(py)?;
     let event_loop = home.any(py);
-    let previous = version::current_task(event_loop)?;
     let native = match &home {
         Home::Native(native) => Some(native.get()),
         Home::Foreign(_) => None,
     };
+    let previous = version::current_task(event_loop)?;
+    let began = clock::nanoseconds();
     let saved = native.map(|native| native.suspend_current(py));
     version::set_current_task(event_loop, task.as_any())?;
-    task.get().state.with(py, |state| state.counters.steps += 1);
     let context = task.get().context(py)?;
-    let result = context::run_in(context.bind(py), || advance(task, None))
-        .unwrap_or_else(|error| fail(task, error));
+    let result = context::run_in(context.bind(py), || advance(task, None)).flatten();
     if let (Some(native), Some(saved)) = (native, saved) {
         native.resume_current(py, saved);
     }
@@ -143,11 +143,20 @@ pub fn start_eagerly(task: &Bound<'_, Task>) -> PyResult<()> {
         Some(previous) => version::set_current_task(event_loop, &previous)?,
         None => version::clear_current_task(event_loop)?,
     }
-    if task.as_super().get().phase(py) != Phase::Pending {
-        task.get().forget_coroutine(py);
-        if let Some(native) = native {
-            registry::unregister(native, task);
+    let busy = clock::nanoseconds().saturating_sub(began);
+    task.get().state.with(py, |state| {
+        state.counters.steps += 1;
+        state.counters.busy += busy;
+        if result.is_err() {
+            state.log_destroy_pending = false;
         }
+    });
+    let done = task.as_super().get().phase(py) != Phase::Pending;
+    if done {
+        task.get().forget_coroutine(py);
+    }
+    if let Some(native) = native.filter(|_| done || result.is_err()) {
+        registry::unregister(native, task);
     }
     result
 }
@@ -369,33 +378,47 @@ fn cancel_message(task: &Bound<'_, Task>) -> Option<Py<PyAny>> {
         .with(py, |state| state.cancel_message.as_ref().map(|message| message.clone_ref(py)))
 }
 
-/// `Task.cancel`.
+/// `Task.cancel`: a task that awaits another passes the request down the chain, however long it
+/// is, until somebody can be cancelled at once; else it is raised at that task's next step.
 pub fn request_cancel(task: &Bound<'_, Task>, message: Option<Py<PyAny>>) -> PyResult<bool> {
+    let py = task.py();
+    if !note_request(task) {
+        return Ok(false);
+    }
+    let mut last = task.clone();
+    let cancelled = loop {
+        let Some(waiter) = last.get().waiter(py) else { break false };
+        match waiter.into_bound(py).cast_into_exact::<Task>() {
+            Ok(awaited) if note_request(&awaited) => last = awaited,
+            Ok(_done) => break false,
+            Err(other) => break cancel_awaited(&other.into_inner(), message.as_ref())?,
+        }
+    };
+    if !cancelled {
+        last.get().state.with(py, |state| state.must_cancel = true);
+        let old = last
+            .as_super()
+            .get()
+            .state
+            .with(py, |state| std::mem::replace(&mut state.cancel_message, message));
+        drop(old);
+    }
+    Ok(true)
+}
+
+/// Counts a cancellation request; false when the task is done.
+fn note_request(task: &Bound<'_, Task>) -> bool {
     let py = task.py();
     let pending = task.as_super().get().state.with(py, |state| {
         state.log_traceback = false;
         state.phase == Phase::Pending
     });
-    if !pending {
-        return Ok(false);
+    if pending {
+        task.get().state.with(py, |state| {
+            state.cancel_requests = state.cancel_requests.saturating_add(1);
+        });
     }
-    let waiter = task.get().state.with(py, |state| {
-        state.cancel_requests = state.cancel_requests.saturating_add(1);
-        state.waiter.as_ref().map(|waiter| waiter.clone_ref(py))
-    });
-    if let Some(waiter) = waiter
-        && cancel_awaited(waiter.bind(py), message.as_ref())?
-    {
-        return Ok(true);
-    }
-    task.get().state.with(py, |state| state.must_cancel = true);
-    let old = task
-        .as_super()
-        .get()
-        .state
-        .with(py, |state| std::mem::replace(&mut state.cancel_message, message));
-    drop(old);
-    Ok(true)
+    pending
 }
 
 /// A queued step, as a callable (`TaskStepMethWrapper`).

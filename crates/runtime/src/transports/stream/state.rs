@@ -13,7 +13,8 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyContext, PyDict};
 use rustix::net::{SocketAddrAny, getsockname};
 
-use super::{Parts, StreamTransport};
+use super::StreamTransport;
+use super::lifetime::Parts;
 use crate::cpython::descriptor;
 use crate::cpython::imports::imports;
 use crate::event_loop::BaseEventLoop;
@@ -79,6 +80,8 @@ impl Descriptor {
 pub struct StreamState {
     pub(super) home: Option<Py<BaseEventLoop>>,
     pub(super) descriptor: Descriptor,
+    /// Its number, also after it was closed: for `repr`.
+    pub(super) number: RawFd,
     pub(super) token: Option<Token>,
     pub(super) protocol: Option<PythonProtocol>,
     pub(super) context: Option<Py<PyContext>>,
@@ -110,6 +113,7 @@ impl StreamState {
         StreamState {
             home: None,
             descriptor: Descriptor::Closed,
+            number: -1,
             token: None,
             protocol: None,
             context: None,
@@ -135,6 +139,7 @@ impl StreamState {
     pub fn new(home: Py<BaseEventLoop>, parts: Parts) -> Self {
         StreamState {
             home: Some(home),
+            number: parts.descriptor.number(),
             descriptor: parts.descriptor,
             protocol: Some(parts.protocol),
             context: Some(parts.context),
@@ -322,8 +327,8 @@ pub fn describe(this: &Bound<'_, StreamTransport>) -> PyResult<String> {
         } else if state.closing {
             parts.push("closing".to_owned());
         }
-        parts.push(format!("fd={}", state.descriptor.number()));
-        if state.descriptor.is_open() && state.token.is_some() {
+        parts.push(format!("fd={}", state.number));
+        if state.descriptor.is_open() {
             parts.push(if state.wants_to_read() { "read=polling" } else { "read=idle" }.to_owned());
             let size = state.buffer.len();
             let writing = if size == 0 { "idle" } else { "polling" };

@@ -1,0 +1,386 @@
+//! The life of a stream transport: it begins, is reported ready, fails, closes, ends.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicUsize;
+
+use engine::poller::{Interest, Readiness};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyContext, PyDict};
+use rustix::net::SocketAddrAny;
+use rustix::net::sockopt::set_tcp_nodelay;
+
+use super::state::{Descriptor, StreamState};
+use super::{StreamTransport, reading, writing};
+use crate::cpython::cell::GilCell;
+use crate::cpython::imports::imports;
+use crate::cpython::slots::Finalize;
+use crate::cpython::{context, descriptor};
+use crate::errors;
+use crate::event_loop::BaseEventLoop;
+use crate::event_loop::callback::Callback;
+use crate::event_loop::report;
+use crate::event_loop::source::Source;
+use crate::event_loop::turn::is_exit;
+use crate::protocols::python::PythonProtocol;
+
+/// What a connection is made of.
+pub struct Parts {
+    /// The socket.
+    pub descriptor: Descriptor,
+    /// Who receives its bytes.
+    pub protocol: PythonProtocol,
+    /// What its callbacks run in.
+    pub context: Py<PyContext>,
+    /// The server it was accepted by.
+    pub server: Option<Py<PyAny>>,
+    /// Completed once `connection_made` was called.
+    pub waiter: Option<Py<PyAny>>,
+    /// What `get_extra_info` knows beside the socket.
+    pub extra: Option<Py<PyDict>>,
+    /// The other end, as `accept` named it.
+    pub peer: Option<SocketAddrAny>,
+}
+
+impl StreamTransport {
+    /// Registers the socket and queues `connection_made`.
+    pub fn launch(
+        this: &Bound<'_, Self>,
+        event_loop: &Bound<'_, BaseEventLoop>,
+        parts: Parts,
+    ) -> PyResult<()> {
+        let py = this.py();
+        let kernel = event_loop.get().kernel(py)?;
+        let fd = parts.descriptor.number();
+        // Fails for what is not TCP, where there is nothing to switch off.
+        let _ = descriptor::lend(fd, |fd| set_tcp_nodelay(fd, true));
+        let server = parts.server.as_ref().map(|server| server.clone_ref(py));
+        let old = this.get().state.with(py, |state| {
+            std::mem::replace(state, StreamState::new(event_loop.clone().unbind(), parts))
+        });
+        drop(old);
+        let source = Source::Stream(this.clone().unbind());
+        let registered = event_loop
+            .get()
+            .state
+            .with(py, |state| state.sources.register(&kernel.poller, fd, Interest::READ, source));
+        let (token, stale) = registered.map_err(|(error, _source)| errors::from_io(&error))?;
+        if let Some(Source::Stream(other)) = stale {
+            StreamTransport::lost_descriptor(other.bind(py))?;
+        }
+        this.get().state.with(py, |state| state.token = Some(token));
+        if let Some(server) = server {
+            server.bind(py).call_method1(intern!(py, "_attach"), (this,))?;
+        }
+        event_loop.get().push(py, Callback::Begin(this.clone().unbind()));
+        Ok(())
+    }
+
+    /// A transport for a connection that a listener accepted.
+    pub fn accepted(
+        event_loop: &Bound<'_, BaseEventLoop>,
+        socket: OwnedFd,
+        peer: Option<SocketAddrAny>,
+        protocol: &Bound<'_, PyAny>,
+        context: Py<PyContext>,
+        server: Py<PyAny>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let parts = Parts {
+            descriptor: Descriptor::Owned(socket),
+            protocol: PythonProtocol::new(protocol)?,
+            context,
+            server: Some(server),
+            waiter: None,
+            extra: None,
+            peer,
+        };
+        let this = Bound::new(py, StreamTransport { state: GilCell::new(StreamState::empty()) })?;
+        StreamTransport::launch(&this, event_loop, parts)
+    }
+
+    /// `connection_made`, then reading, then the waiter.
+    pub fn begin(this: &Bound<'_, Self>, event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
+        let py = this.py();
+        let (lost, waiter) = this.get().state.with(py, |state| {
+            state.begun = true;
+            state.protocol_connected = true;
+            (state.lost > 0, state.waiter.take())
+        });
+        if !lost || this.get().state.with(py, |state| state.protocol.is_some()) {
+            let made =
+                this.get().in_context(py, |protocol| protocol.connection_made(this.as_any()));
+            if let Err(error) = made {
+                if is_exit(py, &error) {
+                    return Err(error);
+                }
+                let message = "Fatal error: protocol.connection_made() call failed.";
+                StreamTransport::fatal(this, error, message)?;
+            }
+        }
+        let _ = event_loop;
+        if let Some(waiter) = waiter {
+            let waiter = waiter.bind(py);
+            if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
+                waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel reported the socket.
+    #[inline]
+    pub fn on_ready(
+        this: &Bound<'_, Self>,
+        event_loop: &Bound<'_, BaseEventLoop>,
+        readiness: Readiness,
+    ) -> PyResult<()> {
+        let py = this.py();
+        let (readable, writable) = this.get().state.with(py, |state| {
+            let open = state.begun && state.lost == 0;
+            (
+                readiness.readable && open && state.wants_to_read(),
+                readiness.writable && open && !state.buffer.is_empty(),
+            )
+        });
+        if readable {
+            reading::ready(this, event_loop)?;
+        }
+        if writable {
+            writing::ready(this)?;
+        }
+        Ok(())
+    }
+
+    /// `connection_lost`, then the socket is closed.
+    pub fn end(this: &Bound<'_, Self>, event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
+        let py = this.py();
+        let (failure, connected) = this.get().state.with(py, |state| {
+            (state.failure.take(), std::mem::take(&mut state.protocol_connected))
+        });
+        let told = if connected {
+            this.get().in_context(py, |protocol| protocol.connection_lost(py, failure))
+        } else {
+            Ok(())
+        };
+        StreamTransport::release(this)?;
+        match told {
+            Ok(()) => Ok(()),
+            Err(error) => report::unless_exit(event_loop, error, |error| {
+                let message = "Exception in protocol.connection_lost()";
+                StreamTransport::tell(this, event_loop.as_any(), error, message)
+            }),
+        }
+    }
+
+    /// Gives up the socket, the protocol and the server.
+    fn release(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        this.get().remember_addresses(py);
+        StreamTransport::unregister(this);
+        let (descriptor, protocol, server) = this.get().state.with(py, |state| {
+            (
+                std::mem::replace(&mut state.descriptor, Descriptor::Closed),
+                state.protocol.take(),
+                state.server.take(),
+            )
+        });
+        drop(protocol);
+        descriptor.close(py)?;
+        if let Some(server) = server {
+            server.bind(py).call_method1(intern!(py, "_detach"), (this,))?;
+        }
+        Ok(())
+    }
+
+    fn unregister(this: &Bound<'_, Self>) {
+        let py = this.py();
+        let (token, home) = this.get().state.with(py, |state| {
+            (state.token.take(), state.home.as_ref().map(|home| home.clone_ref(py)))
+        });
+        let (Some(token), Some(home)) = (token, home) else { return };
+        let Ok(kernel) = home.get().kernel(py) else { return };
+        drop(home.get().state.with(py, |state| state.sources.unregister(&kernel.poller, token)));
+    }
+
+    /// Tells the kernel what this transport waits for.
+    pub(super) fn rearm(&self, py: Python<'_>) -> PyResult<()> {
+        let (token, home, interest) = self.state.with(py, |state| {
+            let interest =
+                Interest { read: state.wants_to_read(), write: !state.buffer.is_empty() };
+            (state.token, state.home.as_ref().map(|home| home.clone_ref(py)), interest)
+        });
+        let (Some(token), Some(home)) = (token, home) else { return Ok(()) };
+        let kernel = home.get().kernel(py)?;
+        home.get()
+            .state
+            .with(py, |state| state.sources.arm(&kernel.poller, token, interest))
+            .map_err(|error| errors::from_io(&error))
+    }
+
+    /// Runs a protocol method in the transport's context, or as it is when already inside.
+    pub(super) fn in_context<R>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&PythonProtocol) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let (protocol, context) = self.state.with(py, |state| {
+            (
+                state.protocol.as_ref().map(|protocol| protocol.clone_ref(py)),
+                state.context.as_ref().map(|context| context.clone_ref(py)),
+            )
+        });
+        let (Some(protocol), Some(context)) = (protocol, context) else {
+            return Err(PyRuntimeError::new_err("the transport is closed"));
+        };
+        context::run_in(context.bind(py), || call(&protocol))?
+    }
+
+    /// The protocol, without entering a context: for calls made from inside a callback.
+    pub(super) fn protocol(&self, py: Python<'_>) -> Option<PythonProtocol> {
+        self.state.with(py, |state| state.protocol.as_ref().map(|it| it.clone_ref(py)))
+    }
+
+    /// Closing, or closed.
+    pub fn is_closing(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |state| state.closing)
+    }
+
+    /// `_fatal_error`: tells the loop (an OSError is the peer's doing, and silent), then closes.
+    pub(super) fn fatal(this: &Bound<'_, Self>, error: PyErr, message: &str) -> PyResult<()> {
+        let py = this.py();
+        let value = error.value(py).clone().into_any();
+        let home = this.get().state.with(py, |state| state.home.as_ref().map(|h| h.clone_ref(py)));
+        let Some(home) = home else { return Ok(()) };
+        if !error.is_instance_of::<pyo3::exceptions::PyOSError>(py) {
+            StreamTransport::tell(this, home.bind(py).as_any(), error, message)?;
+        } else if home.get().is_debug(py) {
+            let keywords = PyDict::new(py);
+            keywords.set_item("exc_info", &value)?;
+            imports(py).logger.bind(py).call_method(
+                intern!(py, "debug"),
+                ("%r: %s", this, message),
+                Some(&keywords),
+            )?;
+        }
+        StreamTransport::force_close(this, Some(value.unbind()))
+    }
+
+    /// `call_exception_handler` with the transport and its protocol.
+    pub(super) fn tell(
+        this: &Bound<'_, Self>,
+        event_loop: &Bound<'_, PyAny>,
+        error: PyErr,
+        message: &str,
+    ) -> PyResult<()> {
+        let py = this.py();
+        let details = PyDict::new(py);
+        details.set_item("message", message)?;
+        details.set_item("exception", error.into_value(py))?;
+        details.set_item("transport", this)?;
+        if let Some(protocol) = this.get().protocol(py) {
+            details.set_item("protocol", protocol.object(py))?;
+        }
+        report::call_exception_handler(event_loop, &details)
+    }
+
+    /// `_force_close`: drops what is unsent and queues `connection_lost(exception)`.
+    pub(super) fn force_close(this: &Bound<'_, Self>, failure: Option<Py<PyAny>>) -> PyResult<()> {
+        let py = this.py();
+        let unsent = this.get().state.with(py, |state| {
+            if state.lost > 0 {
+                return None;
+            }
+            state.lost = 1;
+            state.closing = true;
+            state.failure = failure;
+            Some(std::mem::take(&mut state.buffer))
+        });
+        if unsent.is_none() {
+            return Ok(());
+        }
+        drop(unsent);
+        StreamTransport::queue_end(this)
+    }
+
+    /// Stops watching the socket and queues the end.
+    pub(super) fn queue_end(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        StreamTransport::unregister(this);
+        let home = this.get().state.with(py, |state| state.home.as_ref().map(|h| h.clone_ref(py)));
+        match home {
+            Some(home) if !home.get().flags(py).closed => {
+                home.get().push(py, Callback::End(this.clone().unbind()));
+                Ok(())
+            }
+            Some(_) => Err(errors::closed_loop()),
+            None => Ok(()),
+        }
+    }
+
+    /// The descriptor was closed behind our back and its number serves another connection:
+    /// this transport must never touch it again.
+    pub fn lost_descriptor(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let gone = this.get().state.with(py, |state| {
+            state.token = None;
+            std::mem::replace(&mut state.descriptor, Descriptor::Closed)
+        });
+        gone.abandon();
+        let error = errors::from_errno(rustix::io::Errno::BADF).into_value(py).into_any();
+        StreamTransport::force_close(this, Some(error))
+    }
+
+    pub(super) fn close_soon(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let (was_closing, flushed) = this.get().state.with(py, |state| {
+            let was = std::mem::replace(&mut state.closing, true);
+            let flushed = state.buffer.is_empty();
+            if !was && flushed {
+                state.lost += 1;
+            }
+            (was, flushed)
+        });
+        if was_closing {
+            return Ok(());
+        }
+        if flushed {
+            return StreamTransport::queue_end(this);
+        }
+        this.get().rearm(py)
+    }
+}
+
+static ORIGINAL_DEALLOC: AtomicUsize = AtomicUsize::new(0);
+
+impl Finalize for StreamTransport {
+    fn wants_finalizer(this: &Bound<'_, Self>) -> bool {
+        this.get().state.peek(|state| state.descriptor.is_open()).unwrap_or(false)
+    }
+
+    fn finalize(this: &Bound<'_, Self>) {
+        let py = this.py();
+        let warn = || -> PyResult<()> {
+            let keywords = PyDict::new(py);
+            keywords.set_item("source", this)?;
+            let message = format!("unclosed transport {}", errors::repr(this.as_any()));
+            let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
+            imports(py).warn.bind(py).call((message, category), Some(&keywords)).map(drop)
+        };
+        if let Err(error) = warn() {
+            error.write_unraisable(py, Some(this.as_any()));
+        }
+        let descriptor = this
+            .get()
+            .state
+            .with(py, |state| std::mem::replace(&mut state.descriptor, Descriptor::Closed));
+        if let Err(error) = descriptor.close(py) {
+            error.write_unraisable(py, Some(this.as_any()));
+        }
+    }
+
+    fn original_dealloc() -> &'static AtomicUsize {
+        &ORIGINAL_DEALLOC
+    }
+}
