@@ -80,3 +80,8 @@ def uninstall() -> None:
     """Undo `install()`."""
     with _installing:
         _compat.restore_default_loop()
+
+
+def __getattr__(name: str) -> Any:
+    """Under `import aioxide as asyncio` this module stands where `asyncio.runners` did."""
+    return getattr(asyncio.runners, name)

@@ -3,6 +3,7 @@
 Semantics of `asyncio.eager_task_factory` (3.12+) with native tasks, on every supported Python.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -24,3 +25,8 @@ def create_eager_task_factory(custom_task_constructor: Callable[..., Any]) -> Ca
 
 
 eager_task_factory = create_eager_task_factory(Task)
+
+
+def __getattr__(name: str) -> Any:
+    """Under `import aioxide as asyncio` this module stands where `asyncio.tasks` did."""
+    return getattr(asyncio.tasks, name)

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyContext, PyFloat, PyTuple};
 
 use crate::cpython::cell::GilCell;
-use crate::cpython::context::{self, CallbackContext};
+use crate::cpython::context;
 use crate::cpython::imports::imports;
 use crate::cpython::{calls, collector, version};
 use crate::errors;
@@ -23,12 +23,28 @@ use crate::event_loop::BaseEventLoop;
 use crate::event_loop::home::Home;
 use crate::event_loop::schedule;
 
+/// What a callback runs in.
+pub enum HandleContext {
+    /// A copy of this, made when it runs (or when somebody asks for it).
+    Snapshot(Py<PyContext>),
+    /// This very context.
+    Own(Py<PyContext>),
+}
+
+impl HandleContext {
+    fn object(&self) -> &Py<PyContext> {
+        match self {
+            HandleContext::Snapshot(context) | HandleContext::Own(context) => context,
+        }
+    }
+}
+
 /// A callback and everything it needs; `callback` is None once cancelled.
 #[derive(Default)]
 struct HandleState {
     callback: Option<Py<PyAny>>,
     args: Option<Py<PyTuple>>,
-    context: Option<CallbackContext>,
+    context: Option<HandleContext>,
     home: Option<Home>,
     cancelled: bool,
     debug: Option<Box<DebugState>>,
@@ -54,7 +70,7 @@ impl Handle {
         home: Home,
         callback: Py<PyAny>,
         args: Option<Py<PyTuple>>,
-        context: CallbackContext,
+        context: HandleContext,
         debug: bool,
     ) -> PyResult<Self> {
         let debug = if debug {
@@ -82,7 +98,7 @@ impl Handle {
         event_loop: &Bound<'_, BaseEventLoop>,
         callback: Py<PyAny>,
         args: Option<Py<PyTuple>>,
-        context: CallbackContext,
+        context: HandleContext,
         debug: bool,
     ) -> PyResult<Py<Self>> {
         let home = Home::Native(event_loop.clone().unbind());
@@ -94,11 +110,11 @@ impl Handle {
         let py = this.py();
         let parts = this.get().state.with(py, |state| {
             let callback = state.callback.as_ref()?.clone_ref(py);
-            let args = state.args.as_ref().map(|args| args.clone_ref(py));
-            Some((callback, args, state.context.as_ref()?.publish(py)?))
+            Some((callback, state.args.as_ref().map(|args| args.clone_ref(py))))
         });
-        let Some((callback, args, context)) = parts else { return Ok(()) };
-        context::run_in(&context, || {
+        let Some((callback, args)) = parts else { return Ok(()) };
+        let Some(context) = this.get().own_context(py)? else { return Ok(()) };
+        context::run_in(context.bind(py), || {
             calls::call(callback.bind(py), args.as_ref().map(|args| args.bind(py))).map(drop)
         })?
     }
@@ -106,16 +122,23 @@ impl Handle {
     /// As [`Handle::run`], for the last time: the callback is given up, unless it failed and is
     /// about to be reported.
     #[inline]
-    pub fn run_once(this: &Bound<'_, Self>) -> PyResult<()> {
+    pub fn run_once(this: &Bound<'_, Self>, event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
         let py = this.py();
         let parts = this.get().state.with(py, |state| {
-            let context = state.context.as_ref()?.borrow_for_a_run(py)?;
+            let context = state.context.take()?;
             Some((state.callback.take()?, state.args.take(), context))
         });
         let Some((callback, args, context)) = parts else { return Ok(()) };
         // Bound objects are dropped without asking again whether this thread is attached.
         let callback = callback.into_bound(py);
         let args = args.map(|args| args.into_bound(py));
+        let context = match context {
+            HandleContext::Own(own) => own.into_bound(py),
+            HandleContext::Snapshot(shared) => runner(event_loop, shared.into_bound(py))?,
+        };
+        this.get()
+            .state
+            .with(py, |state| state.context = Some(HandleContext::Own(context.clone().unbind())));
         let outcome = context::run_in(&context, || calls::call(&callback, args.as_ref()).map(drop));
         collector::show_if_shared(this);
         match outcome.flatten() {
@@ -126,6 +149,30 @@ impl Handle {
                     state.args = args.map(Bound::unbind);
                 });
                 Err(error)
+            }
+        }
+    }
+
+    /// The context the callback runs in: from now on this very one.
+    fn own_context(&self, py: Python<'_>) -> PyResult<Option<Py<PyContext>>> {
+        enum Known {
+            Own(Py<PyContext>),
+            Snapshot(Py<PyContext>),
+        }
+        let known = self.state.with(py, |state| match state.context.as_ref()? {
+            HandleContext::Own(own) => Some(Known::Own(own.clone_ref(py))),
+            HandleContext::Snapshot(shared) => Some(Known::Snapshot(shared.clone_ref(py))),
+        });
+        match known {
+            None => Ok(None),
+            Some(Known::Own(own)) => Ok(Some(own)),
+            Some(Known::Snapshot(shared)) => {
+                let own = context::copy(shared.bind(py))?;
+                let old = self
+                    .state
+                    .with(py, |state| state.context.replace(HandleContext::Own(own.clone_ref(py))));
+                drop(old);
+                Ok(Some(own))
             }
         }
     }
@@ -145,7 +192,7 @@ impl Handle {
                 visit.call(&state.callback)?;
                 visit.call(&state.args)?;
                 if let Some(context) = &state.context {
-                    context.traverse(visit)?;
+                    visit.call(context.object())?;
                 }
                 if let Some(debug) = &state.debug {
                     visit.call(&debug.source_traceback)?;
@@ -236,6 +283,24 @@ impl Handle {
     }
 }
 
+/// A context with the values of a snapshot that nobody else is in or looks at.
+#[inline]
+fn runner<'py>(
+    event_loop: &Bound<'py, BaseEventLoop>,
+    snapshot: Bound<'py, PyContext>,
+) -> PyResult<Bound<'py, PyContext>> {
+    let py = event_loop.py();
+    let free = event_loop.get().state.with(py, |state| state.snapshots.runner(&snapshot));
+    if let Some(free) = free {
+        return Ok(free);
+    }
+    let fresh = context::copy(&snapshot)?;
+    let old =
+        event_loop.get().state.with(py, |state| state.snapshots.keep_runner(fresh.clone_ref(py)));
+    drop(old);
+    Ok(fresh.into_bound(py))
+}
+
 fn callback_source(
     py: Python<'_>,
     callback: &Bound<'_, PyAny>,
@@ -257,7 +322,7 @@ impl Handle {
         context: Option<Py<PyContext>>,
     ) -> PyResult<Self> {
         let py = callback.py();
-        let context = CallbackContext::new(py, context)?;
+        let context = HandleContext::Own(schedule::context_or_current(py, context)?);
         let args = schedule::arguments(
             &args
                 .try_iter()?
@@ -280,8 +345,8 @@ impl Handle {
     }
 
     /// The `contextvars.Context` the callback runs in.
-    fn get_context(&self, py: Python<'_>) -> Option<Py<PyContext>> {
-        self.state.with(py, |state| state.context.as_ref()?.publish(py).map(Bound::unbind))
+    fn get_context(&self, py: Python<'_>) -> PyResult<Option<Py<PyContext>>> {
+        self.own_context(py)
     }
 
     fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {
@@ -320,8 +385,8 @@ impl Handle {
     }
 
     #[getter]
-    fn _context(&self, py: Python<'_>) -> Option<Py<PyContext>> {
-        self.get_context(py)
+    fn _context(&self, py: Python<'_>) -> PyResult<Option<Py<PyContext>>> {
+        self.own_context(py)
     }
 
     #[getter]
@@ -357,7 +422,7 @@ impl TimerHandle {
         when: f64,
         callback: Py<PyAny>,
         args: Option<Py<PyTuple>>,
-        context: CallbackContext,
+        context: HandleContext,
         debug: bool,
     ) -> PyResult<Py<Self>> {
         let py = event_loop.py();

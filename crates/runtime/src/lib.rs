@@ -24,6 +24,7 @@ use pyo3::prelude::*;
 /// Makes the classes ready for use; called once, when the module is built.
 pub fn prepare(py: Python<'_>) -> PyResult<()> {
     cpython::imports::load(py)?;
+    cpython::context::examine_layout(py)?;
     cpython::slots::install_finalizer::<futures::Future>(py);
     cpython::slots::install_finalizer::<tasks::Task>(py);
     cpython::slots::install_finalizer::<transports::stream::StreamTransport>(py);

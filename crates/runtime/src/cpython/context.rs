@@ -2,6 +2,8 @@
 //!
 //! The C functions are outside the stable ABI, which is why wheels are built per version (PEP 567).
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pyo3::PyTraverseError;
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
@@ -18,63 +20,99 @@ pub fn copy_current(py: Python<'_>) -> PyResult<Py<PyContext>> {
     }
 }
 
-/// The context of a callback that has not run: hidden from the collector while nobody else can
-/// have a reference to it.
-///
-/// A burst of `call_soon` makes thousands of contexts, and walking them took more time than
-/// running the callbacks. Nothing can be reached through one that its owner does not keep alive.
-pub struct CallbackContext(Option<Py<PyContext>>);
-
-impl CallbackContext {
-    /// The context given, or a copy of the current one.
-    #[inline]
-    pub fn new(py: Python<'_>, given: Option<Py<PyContext>>) -> PyResult<Self> {
-        if let Some(given) = given {
-            return Ok(CallbackContext(Some(given)));
-        }
-        let context = copy_current(py)?;
-        // SAFETY: a live object of a collected type; untracking twice is allowed.
-        unsafe { ffi::PyObject_GC_UnTrack(context.as_ptr().cast()) };
-        Ok(CallbackContext(Some(context)))
-    }
-
-    /// The context, for everybody.
-    #[inline]
-    pub fn publish<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyContext>> {
-        let context = self.0.as_ref()?.bind(py);
-        track(context);
-        Some(context.clone())
-    }
-
-    /// The context, for the time of one run; whoever takes a reference of his own inside (a
-    /// `Token` does) finds it shown to the collector when this one is dropped.
-    #[inline]
-    pub fn borrow_for_a_run<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyContext>> {
-        Some(self.0.as_ref()?.bind(py).clone())
-    }
-
-    /// Shows the context to the collector.
-    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.0)
-    }
+/// What a `Context` looks like in memory (`Include/internal/pycore_context.h`, 3.11 to 3.15).
+#[repr(C)]
+struct Layout {
+    head: ffi::PyObject,
+    previous: *mut ffi::PyObject,
+    /// An immutable mapping: two contexts with the same one hold the same values.
+    variables: *mut ffi::PyObject,
 }
 
-impl Drop for CallbackContext {
-    fn drop(&mut self) {
-        // A context leaves the collector's list when it dies, so it has to be on it.
-        if let Some(context) = self.0.take() {
-            Python::attach(|py| track(context.bind(py)));
-        }
+/// Whether [`Layout`] was found to be true of this interpreter.
+static LAYOUT_IS_KNOWN: AtomicBool = AtomicBool::new(false);
+
+/// Tries [`Layout`] on contexts whose values are known; called when the module is built. On an
+/// interpreter that fails it every callback gets a copy of its own, which is only slower.
+pub fn examine_layout(py: Python<'_>) -> PyResult<()> {
+    let size: usize = py.get_type::<PyContext>().getattr("__basicsize__")?.extract()?;
+    if size < std::mem::size_of::<Layout>() {
+        return Ok(());
     }
+    let variable = py.import("contextvars")?.getattr("ContextVar")?.call1(("aioxide",))?;
+    let original = copy_current(py)?.into_bound(py);
+    let twin = copy(&original)?.into_bound(py);
+    let other = copy(&original)?.into_bound(py);
+    run_in(&other, || variable.call_method1("set", (1,)))??;
+    let known = variables(&original) == variables(&twin)
+        && variables(&original) != variables(&other)
+        && !variables(&original).is_null();
+    LAYOUT_IS_KNOWN.store(known, Ordering::Relaxed);
+    Ok(())
 }
 
+fn variables(context: &Bound<'_, PyContext>) -> *mut ffi::PyObject {
+    // SAFETY: an exact Context, at least as large as `Layout` (`examine_layout`); the pointer is
+    // compared and never followed.
+    unsafe { (*context.as_ptr().cast::<Layout>()).variables }
+}
+
+/// Whether both hold the same values; false also when that cannot be known.
 #[inline]
-fn track(context: &Bound<'_, PyContext>) {
-    // SAFETY: a live, complete object of a collected type, put on the list only when not there.
-    unsafe {
-        if ffi::PyObject_GC_IsTracked(context.as_ptr()) == 0 {
-            ffi::PyObject_GC_Track(context.as_ptr().cast());
+fn same_values(one: &Bound<'_, PyContext>, two: &Bound<'_, PyContext>) -> bool {
+    LAYOUT_IS_KNOWN.load(Ordering::Relaxed) && variables(one) == variables(two)
+}
+
+/// The contexts of callbacks, shared as long as nobody can tell.
+///
+/// `call_soon` gives each callback a copy of the current context. Nearly all of those copies are
+/// equal and never changed, yet a burst of them costs more than the callbacks themselves. So
+/// callbacks share a snapshot that nobody enters, and run, one after the other, in one copy of it
+/// that is used again as long as it was neither changed nor kept by anybody.
+#[derive(Default)]
+pub struct Snapshots {
+    snapshot: Option<Py<PyContext>>,
+    runner: Option<Py<PyContext>>,
+}
+
+impl Snapshots {
+    /// The snapshot, if it equals `current`; else `current` becomes the snapshot. What is left
+    /// over is the second part, to be dropped once no state is open.
+    #[inline]
+    pub fn share<'py>(
+        &mut self,
+        current: Bound<'py, PyContext>,
+    ) -> (Py<PyContext>, Option<Bound<'py, PyContext>>) {
+        let py = current.py();
+        if let Some(snapshot) = &self.snapshot
+            && same_values(snapshot.bind(py), &current)
+        {
+            return (snapshot.clone_ref(py), Some(current));
         }
+        let shared = current.unbind();
+        let old = self.snapshot.replace(shared.clone_ref(py));
+        (shared, old.map(|old| old.into_bound(py)))
+    }
+
+    /// The context to run a callback in whose snapshot this is, if one is free.
+    #[inline]
+    pub fn runner<'py>(&self, snapshot: &Bound<'py, PyContext>) -> Option<Bound<'py, PyContext>> {
+        let runner = self.runner.as_ref()?.bind(snapshot.py());
+        // SAFETY: reads the count of a live object, with the interpreter attached. One reference
+        // is ours; another is somebody's who may still look at it, or is inside it.
+        let is_free = unsafe { ffi::Py_REFCNT(runner.as_ptr()) } == 1;
+        (is_free && same_values(runner, snapshot)).then(|| runner.clone())
+    }
+
+    /// Keeps a copy for the next callback; returns the one it replaces.
+    pub fn keep_runner(&mut self, runner: Py<PyContext>) -> Option<Py<PyContext>> {
+        self.runner.replace(runner)
+    }
+
+    /// Shows both to the collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.snapshot)?;
+        visit.call(&self.runner)
     }
 }
 

@@ -12,6 +12,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyClass;
 
+use super::cell::GilCell;
+
 /// A class with something to say when its instance dies, such as "exception never retrieved".
 pub trait Finalize: PyClass<Frozen = pyo3::pyclass::boolean_struct::True> + Sync {
     /// Whether `finalize` has anything to do: asked first, because it is cheap.
@@ -81,26 +83,62 @@ pub fn install_plain_allocation<T: PyClass + PyTypeInfo>(py: Python<'_>) -> PyRe
     Ok(())
 }
 
+/// Memory of instances that died, for the next ones of the same size: `(bytes, addresses)`.
+static SPARE: GilCell<[(usize, Vec<usize>); 2]> = GilCell::new([(0, Vec::new()), (0, Vec::new())]);
+
+/// How many are kept of a size: a burst, in one mebibyte at most.
+const SPARES: usize = 8192;
+
 unsafe extern "C" fn alloc_plain(
     class: *mut ffi::PyTypeObject,
     _items: ffi::Py_ssize_t,
 ) -> *mut ffi::PyObject {
     let head = COLLECTOR_HEAD.load(Ordering::Relaxed);
-    // SAFETY: zeroed memory for the head and the instance. A zeroed head means "untracked", which
-    // is what `PyObject_GC_UnTrack` finds when the instance dies.
+    // SAFETY: zeroed memory for the head and the instance, as large as asked for: spare memory is
+    // kept by size. A zeroed head means "untracked", which is what `PyObject_GC_UnTrack` finds
+    // when the instance dies. The interpreter calls, so this thread is attached.
     unsafe {
-        let memory = ffi::PyObject_Calloc(1, head + (*class).tp_basicsize as usize);
+        let size = head + (*class).tp_basicsize as usize;
+        let spare = SPARE.with(Python::assume_attached(), |pools| {
+            pools.iter_mut().find(|pool| pool.0 == size)?.1.pop()
+        });
+        let memory = match spare {
+            Some(address) => {
+                let memory = address as *mut u8;
+                memory.write_bytes(0, size);
+                memory
+            }
+            None => ffi::PyObject_Calloc(1, size).cast::<u8>(),
+        };
         if memory.is_null() {
             return ffi::PyErr_NoMemory();
         }
-        ffi::PyObject_Init(memory.cast::<u8>().add(head).cast(), class)
+        ffi::PyObject_Init(memory.add(head).cast(), class)
     }
 }
 
 unsafe extern "C" fn free_plain(object: *mut std::ffi::c_void) {
     let head = COLLECTOR_HEAD.load(Ordering::Relaxed);
-    // SAFETY: `object` came from `alloc_plain`, `head` bytes into its memory.
-    unsafe { ffi::PyObject_Free(object.cast::<u8>().sub(head).cast()) }
+    // SAFETY: `object` came from `alloc_plain`, `head` bytes into its memory, and still names its
+    // class, which PyO3 lets go of after this call.
+    unsafe {
+        let size = head + (*ffi::Py_TYPE(object.cast())).tp_basicsize as usize;
+        let memory = object.cast::<u8>().sub(head);
+        let kept = SPARE.with(Python::assume_attached(), |pools| {
+            let Some(pool) = pools.iter_mut().find(|pool| pool.0 == size || pool.0 == 0) else {
+                return false;
+            };
+            pool.0 = size;
+            let room = pool.1.len() < SPARES;
+            if room {
+                pool.1.push(memory as usize);
+            }
+            room
+        });
+        if !kept {
+            ffi::PyObject_Free(memory.cast());
+        }
+    }
 }
 
 unsafe extern "C" fn dealloc<T: Finalize>(object: *mut ffi::PyObject) {

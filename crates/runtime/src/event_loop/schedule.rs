@@ -11,16 +11,32 @@ use pyo3::types::{PyContext, PyDict, PyString, PyTuple};
 use super::BaseEventLoop;
 use super::callback::Callback;
 use super::home::Home;
-use crate::cpython::context::{self, CallbackContext};
+use crate::cpython::context;
 use crate::cpython::imports::imports;
 use crate::errors;
-use crate::handles::{Handle, TimerHandle};
+use crate::handles::{Handle, HandleContext, TimerHandle};
 use crate::tasks::Task;
 use crate::tasks::step::{TaskStep, TaskWakeup};
 
 /// Non-empty arguments, or nothing: most callbacks have none, and keep no tuple then.
 pub fn arguments(args: &Bound<'_, PyTuple>) -> Option<Py<PyTuple>> {
     (!args.is_empty()).then(|| args.clone().unbind())
+}
+
+/// The context of a callback: the one given, or what is as good as a copy of the current one.
+#[inline]
+pub fn callback_context(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    given: Option<Py<PyContext>>,
+) -> PyResult<HandleContext> {
+    if let Some(given) = given {
+        return Ok(HandleContext::Own(given));
+    }
+    let py = event_loop.py();
+    let current = context::copy_current(py)?.into_bound(py);
+    let (shared, spare) = event_loop.get().state.with(py, |state| state.snapshots.share(current));
+    drop(spare);
+    Ok(HandleContext::Snapshot(shared))
 }
 
 /// The context to run in: the one given, or a copy of the current one.
@@ -47,7 +63,7 @@ pub fn call_soon(
         check_thread(event_loop)?;
         check_callback(callback, "call_soon")?;
     }
-    let context = CallbackContext::new(py, context)?;
+    let context = callback_context(event_loop, context)?;
     let callback = callback.clone().unbind();
     let handle = Handle::new(py, event_loop, callback, args, context, flags.debug)?;
     event_loop.get().push(py, Callback::Call(handle.clone_ref(py)));
@@ -67,7 +83,7 @@ pub fn call_soon_threadsafe(
     if flags.debug {
         check_callback(callback, "call_soon_threadsafe")?;
     }
-    let context = CallbackContext::new(py, context)?;
+    let context = callback_context(event_loop, context)?;
     let callback = callback.clone().unbind();
     let handle = Handle::new(py, event_loop, callback, args, context, flags.debug)?;
     // Whoever calls holds the interpreter, so the ready queue is open to it: the order between
@@ -99,7 +115,7 @@ pub fn call_at(
         check_thread(event_loop)?;
         check_callback(callback, name)?;
     }
-    let context = CallbackContext::new(py, context)?;
+    let context = callback_context(event_loop, context)?;
     TimerHandle::schedule(event_loop, when, callback.clone().unbind(), args, context, flags.debug)
 }
 

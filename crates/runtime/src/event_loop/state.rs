@@ -18,6 +18,7 @@ use super::callback::Callback;
 use super::mailbox::Posted;
 use super::source::Sources;
 use super::{BaseEventLoop, clock};
+use crate::cpython::context::Snapshots;
 use crate::cpython::version;
 use crate::errors;
 use crate::handles::TimerHandle;
@@ -115,6 +116,8 @@ pub struct LoopState {
     coarse: u64,
     /// Who steps.
     pub current: Current,
+    /// The contexts of callbacks.
+    pub snapshots: Snapshots,
     /// Where reads land before they become `bytes`; empty until the first.
     pub scratch: Vec<u8>,
     /// Threads for calls that block, started on first use.
@@ -151,6 +154,7 @@ impl LoopState {
             turns_since_clock: 0,
             coarse: 0,
             current: Current::Nobody,
+            snapshots: Snapshots::default(),
             scratch: Vec::new(),
             workers: None,
             born: FORKS.load(Ordering::Relaxed),
@@ -172,6 +176,7 @@ impl LoopState {
         self.timers.iter().try_for_each(|timer| TimerHandle::traverse_owned(timer, visit))?;
         self.tasks.iter().try_for_each(|(_, task)| visit.call(task))?;
         self.sources.traverse(visit)?;
+        self.snapshots.traverse(visit)?;
         visit.call(&self.task_factory)
     }
 
@@ -182,6 +187,7 @@ impl LoopState {
             self.timers.clear(),
             std::mem::take(&mut self.tasks),
             std::mem::take(&mut self.sources),
+            std::mem::take(&mut self.snapshots),
             self.task_factory.take(),
         )
     }

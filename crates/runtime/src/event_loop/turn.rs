@@ -250,7 +250,7 @@ pub fn run_call(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> Py
     match callback {
         Callback::Call(handle) => {
             let handle = handle.into_bound(py);
-            let outcome = Handle::run_once(&handle);
+            let outcome = Handle::run_once(&handle, event_loop);
             reported(event_loop, &handle, outcome)
         }
         Callback::Fire(handle) => {

@@ -19,10 +19,9 @@ use super::schedule;
 use super::sockets::{self, Operation};
 use super::source::Source;
 use super::state::{Kernel, LoopState};
-use crate::cpython::context::CallbackContext;
-use crate::cpython::descriptor;
+use crate::cpython::{context, descriptor};
 use crate::errors;
-use crate::handles::Handle;
+use crate::handles::{Handle, HandleContext};
 
 /// Which direction is watched.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -179,7 +178,7 @@ pub fn add(
     let py = event_loop.py();
     event_loop.get().check_open(py)?;
     let fd = descriptor::number(file)?;
-    let context = CallbackContext::new(py, None)?;
+    let context = HandleContext::Own(context::copy_current(py)?);
     let args = schedule::arguments(args);
     let debug = event_loop.get().is_debug(py);
     let callback = callback.clone().unbind();

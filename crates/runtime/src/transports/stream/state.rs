@@ -285,6 +285,18 @@ pub fn python_socket(this: &Bound<'_, StreamTransport>) -> PyResult<Option<Py<Py
     Ok(Some(copy))
 }
 
+/// What asyncio still has of a connection that is gone: a socket object that is closed. One that
+/// nobody asked for while it was open is made, and closed at once, for whoever asks afterwards.
+fn closed_socket(this: &Bound<'_, StreamTransport>) -> PyResult<Option<Py<PyAny>>> {
+    let py = this.py();
+    if !this.get().state.with(py, |state| state.number >= 0) {
+        return Ok(None);
+    }
+    let socket = imports(py).socket.bind(py).call0()?;
+    socket.call_method0(intern!(py, "close"))?;
+    Ok(Some(imports(py).transport_socket.bind(py).call1((socket,))?.unbind()))
+}
+
 fn rustix_stream() -> i32 {
     rustix::net::SocketType::STREAM.as_raw() as i32
 }
@@ -303,7 +315,7 @@ pub fn extra_info(
     let value = match text {
         "socket" => match python_socket(this)? {
             Some(socket) => Some(imports(py).transport_socket.bind(py).call1((socket,))?.unbind()),
-            None => None,
+            None => closed_socket(this)?,
         },
         "sockname" | "peername" => this.get().native_address(py, name)?,
         _ => None,
