@@ -216,6 +216,11 @@ impl BaseEventLoop {
         self.state.with(py, |state| state.flags.debug = enabled);
     }
 
+    /// Turns the counters of tasks off or on; only to measure what they cost.
+    fn _set_counting(&self, py: Python<'_>, enabled: bool) {
+        self.state.with(py, |state| state.flags.uncounted = !enabled);
+    }
+
     fn _check_closed(&self, py: Python<'_>) -> PyResult<()> {
         self.check_open(py)
     }

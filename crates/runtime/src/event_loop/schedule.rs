@@ -234,7 +234,8 @@ fn push_step(task: &Bound<'_, Task>) -> PyResult<bool> {
         _ => None,
     });
     let Some(native) = native else { return Ok(false) };
-    let event_loop = native.bind(py);
+    // Bound objects are dropped without asking again whether this thread is attached.
+    let event_loop = &native.into_bound(py);
     let flags = event_loop.get().flags(py);
     if flags.call_soon_replaced {
         return Ok(false);

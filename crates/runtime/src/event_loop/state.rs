@@ -58,6 +58,8 @@ pub struct Flags {
     pub time_replaced: bool,
     /// The loop was made before a fork, in the parent.
     pub foreign: bool,
+    /// Steps are not counted: only to measure what counting costs (`benches/counting.py`).
+    pub uncounted: bool,
 }
 
 impl Flags {

@@ -201,7 +201,7 @@ pub fn add_callback(this: &Bound<'_, Future>, callback: DoneCallback) -> PyResul
 fn schedule_one(this: &Bound<'_, Future>, callback: DoneCallback) -> PyResult<()> {
     let py = this.py();
     match callback {
-        DoneCallback::Wake(task) => schedule::wake(task.bind(py)),
+        DoneCallback::Wake(task) => schedule::wake(&task.into_bound(py)),
         DoneCallback::Call { callback, context } => {
             let home = this.get().home(py)?;
             schedule::call_with(py, &home, callback, this.as_any(), context)

@@ -51,7 +51,7 @@ pub fn unregister(event_loop: &BaseEventLoop, task: &Bound<'_, Task>) {
     let py = task.py();
     let Some(slot) = task.get().state.with(py, |state| state.slot.take()) else { return };
     let owned = event_loop.state.with(py, |state| state.tasks.try_remove(slot as usize));
-    drop(owned);
+    drop(owned.map(|task| task.into_bound(py)));
 }
 
 /// The task could not be queued: nobody will ever finish it, so nobody owns it.

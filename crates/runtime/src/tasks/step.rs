@@ -27,28 +27,36 @@ pub fn run(event_loop: &Bound<'_, BaseEventLoop>, task: &Bound<'_, Task>) -> PyR
     if task.as_super().get().phase(py) != Phase::Pending {
         return Err(already_done(task, None));
     }
+    let counting = !event_loop.get().flags(py).uncounted;
     let began = event_loop.get().now(py);
-    let error = task.get().state.with(py, |state| {
-        state.counters.steps += 1;
-        state.counters.scheduled += began.saturating_sub(state.counters.ready_at);
+    let awaited = task.get().state.with(py, |state| {
+        if counting {
+            state.counters.steps += 1;
+            state.counters.scheduled += began.saturating_sub(state.counters.ready_at);
+        }
         state.waiter.take()
     });
-    let error = match error {
+    let error = match awaited {
         None => None,
-        Some(awaited) => awaited_error(awaited.bind(py))?,
+        Some(awaited) => awaited_error(&awaited.into_bound(py))?,
     };
     event_loop.get().enter(py, event_loop, task)?;
-    let context = task.get().context(py)?;
-    let result = context::run_in(context.bind(py), || advance(task, error))
+    let context = task.get().context(py)?.into_bound(py);
+    let result = context::run_in(&context, || advance(task, error))
         .unwrap_or_else(|error| fail(task, error));
     event_loop.get().leave(py);
     if task.as_super().get().phase(py) != Phase::Pending {
         registry::unregister(event_loop.get(), task);
     }
-    let ended = event_loop.get().tick(py);
-    task.get().state.with(py, |state| {
-        state.counters.busy += ended.saturating_sub(began);
-    });
+    if counting {
+        // The end of this step is the start of the next: one reading of the clock for both.
+        let ended = event_loop.get().tick(py);
+        task.get().state.with(py, |state| {
+            state.counters.busy += ended.saturating_sub(began);
+        });
+    } else {
+        event_loop.get().tick_sometimes(py);
+    }
     result
 }
 
@@ -281,6 +289,7 @@ fn wait_for_native(task: &Bound<'_, Task>, other: &Bound<'_, Future>) -> PyResul
         state.callbacks.push(wake);
         (Answer::Waiting, None)
     });
+    home.release(py);
     match answer.0 {
         Answer::OtherLoop => {
             let message = format!(
