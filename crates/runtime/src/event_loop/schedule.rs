@@ -194,7 +194,7 @@ pub fn step(task: &Bound<'_, Task>) -> PyResult<()> {
     let py = task.py();
     let home = task.as_super().get().home(py)?;
     let context = task.get().context(py)?;
-    foreign(home.any(py), (TaskStep::new(py, task.clone().unbind(), None)?,), context)
+    foreign(home.any(py), (TaskStep::callable(py, task.clone().unbind(), None)?,), context)
 }
 
 /// Queues a step of `task` that begins by raising `error` in its coroutine.
@@ -202,7 +202,7 @@ pub fn step_raising(task: &Bound<'_, Task>, error: Py<PyAny>) -> PyResult<()> {
     let py = task.py();
     let home = task.as_super().get().home(py)?;
     let context = task.get().context(py)?;
-    let step = TaskStep::new(py, task.clone().unbind(), Some(error))?;
+    let step = TaskStep::callable(py, task.clone().unbind(), Some(error))?;
     if let Home::Native(native) = &home
         && !native.get().flags(py).call_soon_replaced
     {
@@ -221,7 +221,7 @@ pub fn wake(task: &Bound<'_, Task>) -> PyResult<()> {
     let home = task.as_super().get().home(py)?;
     let context = task.get().context(py)?;
     let awaited = task.get().waiter(py);
-    let wakeup = TaskWakeup::new(py, task.clone().unbind())?;
+    let wakeup = TaskWakeup::callable(py, task.clone().unbind())?;
     foreign(home.any(py), (wakeup, awaited), context)
 }
 

@@ -265,7 +265,7 @@ pub fn callbacks<'py>(this: &Bound<'py, Future>) -> PyResult<Option<Bound<'py, P
         match entry {
             DoneCallback::Wake(task) => {
                 let context = task.get().context(py)?;
-                list.append((TaskWakeup::new(py, task)?, context))?;
+                list.append((TaskWakeup::callable(py, task)?, context))?;
             }
             DoneCallback::Call { callback, context } => list.append((callback, context))?,
         }

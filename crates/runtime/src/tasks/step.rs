@@ -224,10 +224,8 @@ fn fail(task: &Bound<'_, Task>, error: PyErr) -> PyResult<()> {
     let future = task.as_super();
     let value = error.value(py).clone().into_any();
     if errors::is_cancelled(&value) {
-        let old = future
-            .get()
-            .state
-            .with(py, |state| std::mem::replace(&mut state.cancelled_error, Some(value.unbind())));
+        let old =
+            future.get().state.with(py, |state| state.cancelled_error.replace(value.unbind()));
         drop(old);
         return completion::cancel(future, None).map(drop);
     }
@@ -351,7 +349,7 @@ fn wait_for_foreign(task: &Bound<'_, Task>, awaited: &Bound<'_, PyAny>) -> PyRes
     awaited.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "context"), task.get().context(py)?)?;
-    let wakeup = TaskWakeup::new(py, task.clone().unbind())?;
+    let wakeup = TaskWakeup::callable(py, task.clone().unbind())?;
     awaited.call_method(intern!(py, "add_done_callback"), (wakeup,), Some(&keywords))?;
     let must_cancel = task.get().state.with(py, |state| {
         state.waiter = Some(awaited.clone().unbind());
@@ -439,7 +437,11 @@ pub struct TaskStep {
 
 impl TaskStep {
     /// A callable that steps `task` once, raising `error` in it if there is one.
-    pub fn new(py: Python<'_>, task: Py<Task>, error: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+    pub fn callable(
+        py: Python<'_>,
+        task: Py<Task>,
+        error: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
         Ok(Py::new(py, TaskStep { task, error })?.into_any())
     }
 }
@@ -475,7 +477,7 @@ pub struct TaskWakeup {
 
 impl TaskWakeup {
     /// A callable that steps `task` with the outcome of the future it is called with.
-    pub fn new(py: Python<'_>, task: Py<Task>) -> PyResult<Py<PyAny>> {
+    pub fn callable(py: Python<'_>, task: Py<Task>) -> PyResult<Py<PyAny>> {
         Ok(Py::new(py, TaskWakeup { task })?.into_any())
     }
 }
