@@ -11,7 +11,7 @@ import errno
 import itertools
 import logging
 import socket
-from asyncio import events, sslproto, trsock
+from asyncio import base_events, sslproto, trsock
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +23,12 @@ __all__ = ("Server", "ServingMixin")
 logger = logging.getLogger("asyncio")
 
 
-class Server(events.AbstractServer):
-    """Listening sockets and their connections, made by `loop.create_server()`."""
+class Server(base_events.Server):
+    """Listening sockets and their connections, made by `loop.create_server()`.
+
+    An `asyncio.Server` for those who ask with `isinstance`. Nothing is inherited from it but
+    `async with`, so its constructor, whose attributes differ between versions, is not called.
+    """
 
     def __init__(
         self,
@@ -75,16 +79,38 @@ class Server(events.AbstractServer):
         protocol = self._protocol_factory()
         if self._ssl_context is None:
             return protocol
-        return sslproto.SSLProtocol(
+        waiter = self._loop.create_future()
+        tls = sslproto.SSLProtocol(
             self._loop,
             protocol,
             self._ssl_context,
-            None,
+            waiter,
             True,
             None,
             ssl_handshake_timeout=self._ssl_handshake_timeout,
             ssl_shutdown_timeout=self._ssl_shutdown_timeout,
         )
+        transport = tls._app_transport
+        waiter.add_done_callback(
+            lambda waiter: self._handshake_done(waiter, protocol, transport)
+        )
+        return tls
+
+    def _handshake_done(self, waiter: Any, protocol: Any, transport: Any) -> None:
+        """A peer that fails the handshake is its own affair: only debug mode tells of it."""
+        error = None if waiter.cancelled() else waiter.exception()
+        if error is None:
+            return
+        transport.close()
+        if self._loop.get_debug():
+            self._loop.call_exception_handler(
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": error,
+                    "protocol": protocol,
+                    "transport": transport,
+                }
+            )
 
     def _start_serving(self) -> None:
         if self._serving or self._sockets is None:
@@ -253,7 +279,12 @@ class ServingMixin:
         found = await asyncio.gather(
             *[
                 self._resolve(
-                    (name, port), family=family, type=socket.SOCK_STREAM, flags=flags, proto=0
+                    (name, port),
+                    family=family,
+                    type=socket.SOCK_STREAM,
+                    proto=0,
+                    flags=flags,
+                    shown=repr(name),
                 )
                 for name in hosts
             ]

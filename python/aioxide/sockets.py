@@ -8,6 +8,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from .connecting import refuse_ssl_socket
+
 __all__ = ("SocketMixin",)
 
 
@@ -18,18 +20,21 @@ class SocketMixin:
 
     def _check_socket(self: Any, sock: Any) -> int:
         """The descriptor of `sock`, refused where asyncio refuses it."""
-        if self.get_debug():
-            from .connecting import refuse_ssl_socket
-
+        if type(sock) is not socket.socket:  # Quicker than to ask, and right for nearly all.
             refuse_ssl_socket(sock)
-            if sock.gettimeout() != 0:
-                raise ValueError("the socket must be non-blocking")
+        if self.get_debug() and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
         return sock.fileno()  # type: ignore[no-any-return]
 
     async def sock_recv(self: Any, sock: Any, n: int) -> bytes:
         """Receive up to `n` bytes; empty when the peer has closed its side."""
         fd = self._check_socket(sock)
-        data = self._receive(fd, n)
+        try:
+            data = self._receive(fd, n)
+        except OverflowError:
+            if n < 0:
+                raise ValueError("negative buffersize in recv") from None
+            raise
         if type(data) is bytes:
             return data
         try:
@@ -41,7 +46,12 @@ class SocketMixin:
     async def sock_recv_into(self: Any, sock: Any, buf: Any) -> int:
         """Receive into a writable buffer; returns the number of bytes."""
         fd = self._check_socket(sock)
-        count = self._receive_into(fd, buf)
+        try:
+            count = self._receive_into(fd, buf)
+        except BufferError:
+            raise TypeError(
+                f"a writable bytes-like object is required, not {type(buf).__name__!r}"
+            ) from None
         if type(count) is int:
             return count
         try:
@@ -99,8 +109,7 @@ class SocketMixin:
                 type=sock.type,
                 proto=sock.proto,
             )
-            # Flow label and scope of an IPv6 address are the caller's.
-            address = found[0][4] if len(address) < 3 else (*found[0][4][:2], *address[2:])
+            address = found[0][4]
         try:
             sock.connect(address)
             return

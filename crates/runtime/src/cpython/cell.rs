@@ -8,9 +8,14 @@ use std::cell::{Cell, UnsafeCell};
 
 use pyo3::Python;
 
+/// What may be done with a cell. Zero is no value of it on purpose: CPython 3.11 shows an object
+/// to the collector while its memory is still zeroed and its contents are yet to be written.
+const CLOSED: u8 = 1;
+const OPEN: u8 = 2;
+
 /// A value that only an attached thread may open, one borrower at a time.
 pub struct GilCell<T> {
-    open: Cell<bool>,
+    door: Cell<u8>,
     value: UnsafeCell<T>,
 }
 
@@ -21,37 +26,37 @@ pub struct GilCell<T> {
 unsafe impl<T: Send> Sync for GilCell<T> {}
 
 /// Closes the cell again, also when the closure unwinds.
-struct Closer<'a>(&'a Cell<bool>);
+struct Closer<'a>(&'a Cell<u8>);
 
 impl Drop for Closer<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.0.set(false);
+        self.0.set(CLOSED);
     }
 }
 
 impl<T> GilCell<T> {
     /// Wraps a value.
     pub const fn new(value: T) -> Self {
-        GilCell { open: Cell::new(false), value: UnsafeCell::new(value) }
+        GilCell { door: Cell::new(CLOSED), value: UnsafeCell::new(value) }
     }
 
     /// Runs `look` with the value. `look` must not call into Python, nor drop Python objects whose
     /// destructors could: it takes them out, and the caller drops them afterwards.
     #[inline]
     pub fn with<R>(&self, _py: Python<'_>, look: impl FnOnce(&mut T) -> R) -> R {
-        if self.open.replace(true) {
+        if self.door.replace(OPEN) != CLOSED {
             re_entered();
         }
-        let _closer = Closer(&self.open);
-        // SAFETY: `open` was false, so no other reference to the value exists, and the token
+        let _closer = Closer(&self.door);
+        // SAFETY: the cell was closed, so no other reference to the value exists, and the token
         // proves that this thread is the one that may look.
         look(unsafe { &mut *self.value.get() })
     }
 
-    /// For `__traverse__`, which runs without a token: skips a cell that is open.
+    /// For `__traverse__`, which runs without a token: skips a cell that is open or not written.
     pub fn peek<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
-        if self.open.get() {
+        if self.door.get() != CLOSED {
             return None;
         }
         // SAFETY: the collector runs with the GIL held and calls only visit functions, which

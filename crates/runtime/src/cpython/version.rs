@@ -62,8 +62,8 @@ pub const FACTORY_TAKES_NAME: bool = cfg!(Py_3_14);
 /// Whether `throw(type, value, traceback)` on an awaitable warns (deprecated since 3.12).
 pub const WARNS_OF_OLD_THROW: bool = cfg!(Py_3_12);
 
-/// A callback and its arguments in words (`asyncio.format_helpers._format_callback_source`). From
-/// 3.13 on asyncio shows the arguments in debug mode only, because they may be secrets.
+/// A callback and its arguments in words (`asyncio.format_helpers._format_callback_source`). The
+/// arguments, which may be secrets, are shown in debug mode only, as CPython does from 3.13 on.
 pub fn format_callback(
     callback: &Bound<'_, PyAny>,
     args: &Bound<'_, pyo3::types::PyTuple>,
@@ -79,7 +79,17 @@ pub fn format_callback(
     }
     #[cfg(not(Py_3_13))]
     {
-        let _ = debug;
-        format.call1((callback, args))?.extract()
+        if debug {
+            return format.call1((callback, args))?.extract();
+        }
+        let partial = py.import("functools")?.getattr("partial")?;
+        let (mut inner, mut layers) = (callback.clone(), 1);
+        while inner.is_instance(&partial)? {
+            inner = inner.getattr("func")?;
+            layers += 1;
+        }
+        let hidden = pyo3::types::PyTuple::empty(py);
+        let text: String = format.call1((inner, hidden))?.extract()?;
+        Ok(text.replacen("()", &"()".repeat(layers), 1))
     }
 }

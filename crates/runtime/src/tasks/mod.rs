@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyContext, PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyContext, PyDict, PyList, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, intern};
 
 use crate::cpython::cell::GilCell;
@@ -295,6 +295,9 @@ impl Task {
     #[pyo3(signature = (*, limit = None))]
     fn get_stack(this: &Bound<'_, Self>, limit: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         let py = this.py();
+        if this.get().get_coro(py).is_none() {
+            return Ok(PyList::empty(py).into_any().unbind());
+        }
         Ok(imports(py).task_get_stack.bind(py).call1((this, limit))?.unbind())
     }
 
@@ -312,7 +315,15 @@ impl Task {
     fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {
         let py = this.py();
         Task::live(this)?;
-        let information = imports(py).task_repr_info.bind(py).call1((this,))?;
+        let information = if this.get().get_coro(py).is_some() {
+            imports(py).task_repr_info.bind(py).call1((this,))?
+        } else {
+            // An eager task that is done has no coroutine, which Pythons before 3.13 do not know.
+            let information = imports(py).future_repr_info.bind(py).call1((this,))?;
+            let name = errors::repr(this.get().get_name(py)?.bind(py));
+            information.call_method1(intern!(py, "insert"), (1, format!("name={name}")))?;
+            information
+        };
         errors::described(this.get_type().name()?, &information)
     }
 

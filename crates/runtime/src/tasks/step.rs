@@ -222,7 +222,8 @@ fn finish(task: &Bound<'_, Task>, result: Bound<'_, PyAny>) -> PyResult<()> {
 fn fail(task: &Bound<'_, Task>, error: PyErr) -> PyResult<()> {
     let py = task.py();
     let future = task.as_super();
-    let value = error.value(py).clone().into_any();
+    // Before 3.12 only `into_value` gives the exception its traceback.
+    let value = error.clone_ref(py).into_value(py).into_bound(py).into_any();
     if errors::is_cancelled(&value) {
         let old =
             future.get().state.with(py, |state| state.cancelled_error.replace(value.unbind()));

@@ -250,7 +250,7 @@ impl StreamTransport {
     /// `_fatal_error`: tells the loop (an OSError is the peer's doing, and silent), then closes.
     pub(super) fn fatal(this: &Bound<'_, Self>, error: PyErr, message: &str) -> PyResult<()> {
         let py = this.py();
-        let value = error.value(py).clone().into_any();
+        let value = error.clone_ref(py).into_value(py).into_bound(py).into_any();
         let home = this.get().state.with(py, |state| state.home.as_ref().map(|h| h.clone_ref(py)));
         let Some(home) = home else { return Ok(()) };
         if !error.is_instance_of::<pyo3::exceptions::PyOSError>(py) {
