@@ -308,7 +308,7 @@ def test_a_traceback_through_asyncio_run(tmp_path):
     assert plain[:2] == ours[:2] == (1, "")
 
     def own_frames(errors):
-        return re.findall(r'File ".*program\.py", line \d+, in \w+\n.*', errors)
+        return re.findall(r'File ".*program\.py", line \d+, in \S+\n.*', errors)
 
     assert own_frames(ours[2]) == own_frames(plain[2])
     assert len(own_frames(ours[2])) == 3

@@ -6,37 +6,52 @@ it, asyncio's own where it has not.
 """
 
 import asyncio as _asyncio
-from asyncio import *  # noqa: F403
-from typing import Any as _Any
+import typing as _typing
 
 from . import _compat
-from ._aioxide import Future, Handle, Task, TimerHandle, __version__
-from .event_loop import EventLoop
-from .runners import Runner, install, new_event_loop, run, uninstall
-from .serving import Server
-from .tasks import create_eager_task_factory, eager_task_factory
 
-__all__ = (  # noqa: PLE0604
-    *_asyncio.__all__,
-    "EventLoopPolicy",
-    "__version__",
-    "create_eager_task_factory",
-    "eager_task_factory",
-    "install",
-    "uninstall",
-    "EventLoop",
-    "Future",
-    "Handle",
-    "Runner",
-    "Server",
-    "Task",
-    "TimerHandle",
-    "new_event_loop",
-    "run",
-)
+# "as" tells type checkers that a name is public; they cannot follow the `__all__` made below.
+from ._aioxide import __version__ as __version__
+from .event_loop import EventLoop as EventLoop
+from .runners import Runner as Runner
+from .runners import install as install
+from .runners import new_event_loop as new_event_loop
+from .runners import run as run
+from .runners import uninstall as uninstall
+from .tasks import create_eager_task_factory as create_eager_task_factory
+from .tasks import eager_task_factory as eager_task_factory
+
+if _typing.TYPE_CHECKING:
+    # Checkers see asyncio's Task, Future, Handle and Server, as `isinstance` does: functions that
+    # are asyncio's return those. Of two names they keep the first, ours.
+    from asyncio import *  # type: ignore[assignment]  # noqa: F403
+
+    EventLoopPolicy: type[_asyncio.AbstractEventLoopPolicy]
+else:
+    from ._aioxide import Future, Handle, Task, TimerHandle
+    from .serving import Server
+
+    __all__ = list(
+        dict.fromkeys(
+            [
+                "EventLoop",
+                "EventLoopPolicy",
+                "__version__",
+                "create_eager_task_factory",
+                "eager_task_factory",
+                "install",
+                "uninstall",
+                *_compat.names_of_asyncio(),
+            ]
+        )
+    )
+    for _name in __all__:
+        if _name not in globals() and hasattr(_asyncio, _name):
+            globals()[_name] = getattr(_asyncio, _name)
+    del _name
 
 
-def __getattr__(name: str) -> _Any:
+def __getattr__(name: str) -> _typing.Any:
     """The policy is made when asked for, because policies are deprecated from 3.14 on; what
     `import *` does not bring (submodules, deprecated names) is asyncio's."""
     if name == "EventLoopPolicy":

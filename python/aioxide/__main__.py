@@ -5,89 +5,131 @@
     python -m aioxide [--debug] -c code args…
     python -m aioxide                            the asyncio REPL on aioxide's loop
 
-What is run sees `sys.argv`, `__main__` and `sys.path` as under `python` itself, and so do
-processes that it spawns.
+What is run sees `sys.argv`, `__main__` and `sys.path` as under `python` itself, ends as it does
+there, and so do processes that it starts with `multiprocessing`.
 """
 
+import functools
+import importlib.machinery
 import io
 import os
+import pkgutil
 import runpy
 import sys
 import types
-from typing import Any
+from typing import Any, NoReturn
 
-from . import __version__
+from . import __version__, _compat
 from .children import follow_children
 
 USAGE = (__doc__ or "").split("\n\n")[1]
 
 
-def _trim_tracebacks() -> None:
-    """Leave the frames of this file out of what an uncaught exception prints."""
-    original = sys.excepthook
-    own = {__file__, runpy.__file__}
-
-    def hook(kind: Any, error: Any, traceback: Any) -> None:
-        while (
-            traceback is not None
-            and traceback.tb_next is not None
-            and traceback.tb_frame.f_code.co_filename in own | {"<frozen runpy>"}
-        ):
-            traceback = traceback.tb_next
-        original(kind, error.with_traceback(traceback), traceback)
-
-    sys.excepthook = hook
-
-
-def _new_main(name: str | None) -> dict[str, Any]:
+def _new_main() -> types.ModuleType:
     """A `__main__` module of the program's own; this file's stays alive in our frames."""
-    module = types.ModuleType("__main__")
-    namespace = module.__dict__
-    namespace.update(__builtins__=__builtins__, __spec__=None, __loader__=None)
-    if name is not None:
-        namespace.update(__file__=name, __cached__=None)
-    sys.modules["__main__"] = module
-    return namespace
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    vars(module).update(__builtins__=sys.modules["builtins"])
+    vars(module).update(__loader__=importlib.machinery.BuiltinImporter)
+    return module
+
+
+def _set_first_path(entry: str) -> None:
+    """Put the program's directory where `python -m aioxide` has the current one."""
+    if sys.flags.safe_path:
+        return
+    sys.path[0] = entry
 
 
 def _run_script(path: str, arguments: list[str]) -> None:
-    if os.path.isdir(path) or path.endswith((".zip", ".pyz")):
-        sys.argv[:] = [path, *arguments]
-        sys.path[0] = path
-        runpy.run_path(path, run_name="__main__")
-        return
-    try:
-        with io.open_code(os.path.abspath(path)) as file:
-            source = file.read()
-    except OSError as error:
-        command = f"{sys.executable} -m aioxide"
-        print(
-            f"{command}: can't open file {os.path.abspath(path)!r}: "
-            f"[Errno {error.errno}] {error.strerror}",
-            file=sys.stderr,
-        )
-        raise SystemExit(2) from None
     sys.argv[:] = [path, *arguments]
-    if not sys.flags.safe_path:
-        sys.path[0] = os.path.dirname(os.path.abspath(path))
-    code = compile(source, path, "exec", dont_inherit=True)
-    exec(code, _new_main(os.path.abspath(path)))
+    file = os.path.join(os.getcwd(), path.removeprefix("./"))
+    if pkgutil.get_importer(file) is not None:
+        # A directory or a zip file: python runs the `__main__` inside.
+        if sys.flags.safe_path:
+            sys.path.insert(0, file)
+        _set_first_path(file)
+        _run_module_as_main("__main__", alter_argv=False)
+        return
+    source = _read(file)
+    _set_first_path(os.path.dirname(os.path.realpath(file)))
+    main = _new_main()
+    main.__file__ = file
+    vars(main)["__cached__"] = None
+    compiled = pkgutil.read_code(io.BytesIO(source))
+    if compiled is None:
+        main.__loader__ = importlib.machinery.SourceFileLoader("__main__", file)
+        compiled = compile(source, file, "exec", dont_inherit=True)
+    else:
+        main.__loader__ = importlib.machinery.SourcelessFileLoader("__main__", file)
+    exec(compiled, vars(main))
+
+
+def _read(path: str) -> bytes:
+    try:
+        with io.open_code(path) as file:
+            return file.read()
+    except OSError as error:
+        reason = f"[Errno {error.errno}] {error.strerror}"
+    print(f"{sys.executable}: can't open file {path!r}: {reason}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _run_code(code: str, arguments: list[str]) -> None:
     sys.argv[:] = ["-c", *arguments]
-    if not sys.flags.safe_path:
-        sys.path[0] = ""
-    exec(compile(code + "\n", "<string>", "exec", dont_inherit=True), _new_main(None))
+    _set_first_path("")
+    compiled = compile(code + "\n", "<string>", "exec", dont_inherit=True)
+    _compat.show_source(compiled, code + "\n")
+    exec(compiled, vars(_new_main()))
 
 
 def _run_module(name: str, arguments: list[str]) -> None:
-    sys.argv[:] = [name, *arguments]
-    # What `python -m name` itself calls: runs in the real `__main__`.
-    runpy._run_module_as_main(name)  # type: ignore[attr-defined]
+    # runpy puts the module's file in the place of "-m" once it has found it.
+    sys.argv[:] = ["-m", *arguments]
+    _run_module_as_main(name, alter_argv=True)
 
 
-def _fail(message: str) -> None:
+def _run_module_as_main(name: str, alter_argv: bool) -> None:
+    """What python itself calls to run a module: it runs in the `__main__` it finds."""
+    _new_main()
+    runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]
+
+
+def _report(hook: Any, kind: Any, error: BaseException, traceback: Any) -> None:
+    """Show an exception that nobody caught, beginning with the program's own frames.
+
+    Above them are those that run this file and those of this file; an exception that it holds as
+    its cause or in a group was caught further down and has none of them.
+    """
+    while traceback is not None and not _is_own(traceback):
+        traceback = traceback.tb_next
+    while traceback is not None and _is_own(traceback):
+        traceback = traceback.tb_next
+    sys.excepthook = hook
+    sys.last_traceback = traceback
+    hook(kind, error.with_traceback(traceback), traceback)
+
+
+def _is_own(traceback: types.TracebackType) -> bool:
+    return traceback.tb_frame.f_code.co_filename == __file__
+
+
+def _run(first: str, rest: list[str]) -> None:
+    try:
+        if first == "-m":
+            _run_module(rest[0], rest[1:])
+        elif first == "-c":
+            _run_code(rest[0], rest[1:])
+        else:
+            _run_script(first, rest)
+    except SystemExit:
+        raise
+    except BaseException:
+        # Python ends as it does for any program; only the frames to be shown are chosen here.
+        sys.excepthook = functools.partial(_report, sys.excepthook)
+        raise
+
+
+def _fail(message: str) -> NoReturn:
     print(f"{message}\n\n{USAGE}", file=sys.stderr)
     raise SystemExit(2)
 
@@ -95,36 +137,22 @@ def _fail(message: str) -> None:
 def main() -> None:
     """Parse the command line up to the program, and run it."""
     arguments = sys.argv[1:]
-    while arguments and arguments[0].startswith("--"):
-        option = arguments.pop(0)
-        if option == "--debug":
-            os.environ["PYTHONASYNCIODEBUG"] = "1"
-        elif option == "--help":
-            print(__doc__)
-            return
-        elif option == "--version":
-            print(f"aioxide {__version__}")
-            return
-        else:
-            _fail(f"unknown option {option}")
-    if arguments and arguments[0] in {"-h", "-V"}:
-        print(__doc__ if arguments[0] == "-h" else f"aioxide {__version__}")
-        return
-    follow_children()
-    _trim_tracebacks()
-    if not arguments:
-        _run_module("asyncio", [])
-        return
-    first, rest = arguments[0], arguments[1:]
-    if first in {"-m", "-c"}:
-        if not rest:
-            _fail(f"argument expected for the {first} option")
-        run = _run_module if first == "-m" else _run_code
-        run(rest[0], rest[1:])
-    elif first.startswith("-"):
+    while arguments and arguments[0] == "--debug":
+        os.environ["PYTHONASYNCIODEBUG"] = "1"
+        del arguments[0]
+    first, *rest = arguments or ["-m", "asyncio"]
+    if first in {"-h", "--help"}:
+        print(__doc__)
+    elif first in {"-V", "--version"}:
+        print(f"aioxide {__version__}")
+    elif first in {"-m", "-c"} and not rest:
+        _fail(f"argument expected for the {first} option")
+    elif first.startswith("-") and first not in {"-m", "-c"}:
         _fail(f"unknown option {first}")
     else:
-        _run_script(first, rest)
+        follow_children()
+        _run(first, rest)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -6,8 +6,11 @@ The only file that may look at `sys.version_info`.
 import asyncio
 import asyncio.tasks
 import atexit
+import functools
 import inspect
+import linecache
 import sys
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,10 +18,12 @@ from typing import Any
 __all__ = (
     "debug_by_default",
     "iscoroutinefunction",
+    "names_of_asyncio",
     "policy_class",
     "register_loop",
     "replace_default_loop",
     "restore_default_loop",
+    "show_source",
 )
 
 _loops: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -49,7 +54,11 @@ class _LiveTasks(set[Any]):
 
 
 def _slab_entries() -> list[Callable[[], Any]]:
-    return [lambda task=task: task for loop in list(_loops) for task in loop._tasks()]
+    return [functools.partial(_itself, task) for loop in list(_loops) for task in loop._tasks()]
+
+
+def _itself(task: Any) -> Any:
+    return task
 
 
 def _show_tasks_to_asyncio() -> None:
@@ -72,13 +81,34 @@ def _release_threads() -> None:
 
 def debug_by_default() -> bool:
     """Whether new loops start in debug mode: `-X dev` or PYTHONASYNCIODEBUG."""
-    return bool(asyncio.coroutines._is_debug_mode())
+    return bool(asyncio.coroutines._is_debug_mode())  # type: ignore[attr-defined]
 
 
+iscoroutinefunction: Callable[[Any], bool]
 if sys.version_info >= (3, 14):
     iscoroutinefunction = inspect.iscoroutinefunction
 else:
     iscoroutinefunction = asyncio.iscoroutinefunction
+
+
+def names_of_asyncio() -> list[str]:
+    """The public names of asyncio, with those that its `__all__` forgets: TaskGroup, on 3.11."""
+    forgotten = [
+        name
+        for name, value in vars(asyncio).items()
+        if not (name.startswith("_") or isinstance(value, types.ModuleType))
+    ]
+    return list(dict.fromkeys([*asyncio.__all__, *forgotten]))
+
+
+def show_source(code: types.CodeType, source: str) -> None:
+    """Let tracebacks show the lines of code that has no file, where python's own do (3.13)."""
+    register = getattr(linecache, "_register_code", None)
+    if register is None:
+        return
+    # The first release of 3.13 tells such code apart by the name of its file.
+    knows_code = hasattr(linecache, "_interactive_cache")
+    register(code if knows_code else code.co_filename, source, code.co_filename)
 
 
 def policy_class(factory: Callable[[], Any]) -> type[Any]:

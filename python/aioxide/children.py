@@ -1,30 +1,33 @@
-"""Makes children started by `multiprocessing` (spawn and forkserver) use aioxide's loop too.
+"""Makes the processes that `multiprocessing` starts use aioxide's loop as well.
 
-Called by `python -m aioxide`; the command line of a child gets one import in front, and the child
-does the same for its own children.
+Called by `python -m aioxide`. A forked child has everything from its parent; what spawn and
+forkserver send to a new process carries one entry more, which installs aioxide where it is
+unpickled. It never touches a process that is not started by `multiprocessing`.
 """
 
 import multiprocessing.spawn
+from collections.abc import Callable
 from typing import Any
 
 from .runners import install
 
 __all__ = ("follow_children",)
 
-_BOOTSTRAP = "import aioxide.children; aioxide.children.follow_children(); "
-
-_original_command_line = multiprocessing.spawn.get_command_line
+_original_preparation_data = multiprocessing.spawn.get_preparation_data
 
 
-def _command_line(**kwds: Any) -> list[str]:
-    command = list(_original_command_line(**kwds))
-    if "-c" in command:
-        position = command.index("-c") + 1
-        command[position] = _BOOTSTRAP + command[position]
-    return command
+class _Follow:
+    """Unpickling it calls `follow_children`, before the child imports the program."""
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return follow_children, ()
+
+
+def _preparation_data(name: str) -> dict[str, Any]:
+    return {"aioxide": _Follow(), **_original_preparation_data(name)}
 
 
 def follow_children() -> None:
-    """Install aioxide here and in every process that is spawned from here."""
+    """Install aioxide here and in every process that `multiprocessing` starts from here."""
     install()
-    multiprocessing.spawn.get_command_line = _command_line
+    multiprocessing.spawn.get_preparation_data = _preparation_data

@@ -6,6 +6,7 @@ Runs once per connection. Errors and their words are asyncio's
 
 import asyncio
 import collections
+import functools
 import itertools
 import socket
 from asyncio import sslproto
@@ -18,7 +19,10 @@ from .racing import first_to_connect
 __all__ = ("ConnectingMixin",)
 
 # The protocol that a kind of socket speaks over IP.
-PROTOCOLS = {socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP}
+PROTOCOLS: dict[int, int] = {
+    socket.SOCK_STREAM: socket.IPPROTO_TCP,
+    socket.SOCK_DGRAM: socket.IPPROTO_UDP,
+}
 
 
 class ConnectingMixin:
@@ -62,9 +66,7 @@ class ConnectingMixin:
         if host is not None or port is not None:
             if sock is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")
-            options = {
-                "family": family, "type": socket.SOCK_STREAM, "proto": proto, "flags": flags
-            }
+            options = {"family": family, "type": socket.SOCK_STREAM, "proto": proto, "flags": flags}
             addresses = await self._resolve((host, port), **options)
             local = None
             if local_addr is not None:
@@ -76,9 +78,14 @@ class ConnectingMixin:
             raise ValueError("host and port was not specified and no sock specified")
         elif sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
-        return await self._make_connection(
-            sock, protocol_factory, ssl, server_hostname, ssl_handshake_timeout,
-            ssl_shutdown_timeout, lent=lent,
+        return await self._make_connection(  # type: ignore[no-any-return]
+            sock,
+            protocol_factory,
+            ssl,
+            server_hostname,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+            lent=lent,
         )
 
     async def _resolve(
@@ -107,11 +114,14 @@ class ConnectingMixin:
         return addresses  # type: ignore[no-any-return]
 
     async def _connect_any(
-        self: Any, addresses: list[Any], local: list[Any] | None, delay: float | None,
+        self: Any,
+        addresses: list[Any],
+        local: list[Any] | None,
+        delay: float | None,
         all_errors: bool,
     ) -> socket.socket:
         errors: list[list[Exception]] = []
-        sock = None
+        sock: Any = None
         try:
             if delay is None:
                 for address in addresses:
@@ -121,14 +131,17 @@ class ConnectingMixin:
                     except OSError:
                         continue
             else:
-                attempts = [
-                    lambda address=address: self._connect_one(errors, address, local)
-                    for address in addresses
-                ]
-                sock = await first_to_connect(attempts, delay)
+                # No name for these: they hold `errors`, which must not outlive this call.
+                sock = await first_to_connect(
+                    [
+                        functools.partial(self._connect_one, errors, address, local)
+                        for address in addresses
+                    ],
+                    delay,
+                )
             if sock is None:
                 raise_failure([error for attempt in errors for error in attempt], all_errors)
-            return sock
+            return sock  # type: ignore[no-any-return]
         finally:
             # The exceptions' tracebacks hold this frame: break the cycle.
             del errors
@@ -236,7 +249,7 @@ class ConnectingMixin:
             waiter,
             server_side,
             server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         self._make_socket_transport(rawsock, tls, extra=extra, server=server, lent=lent)
@@ -324,9 +337,7 @@ def addresses_of(sock: Any) -> dict[str, Any]:
     return known
 
 
-def bind_local(
-    sock: socket.socket, family: int, local: list[Any], errors: list[Exception]
-) -> None:
+def bind_local(sock: socket.socket, family: int, local: list[Any], errors: list[Exception]) -> None:
     """Bind to the first local address of the right family that can be had."""
     for local_family, _, _, _, address in local:
         if local_family != family:
@@ -335,9 +346,7 @@ def bind_local(
             sock.bind(address)
             return
         except OSError as error:
-            message = (
-                f"error while attempting to bind on address {address!r}: {str(error).lower()}"
-            )
+            message = f"error while attempting to bind on address {address!r}: {str(error).lower()}"
             errors.append(OSError(error.errno, message))
     if errors:
         raise errors.pop()

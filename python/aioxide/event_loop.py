@@ -16,7 +16,8 @@ import traceback
 import warnings
 import weakref
 from asyncio import base_events, events, futures, timeouts
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, TypeVarTuple
 
 from . import _aioxide, _compat
 from .connecting import ConnectingMixin
@@ -26,6 +27,9 @@ from .signals import SignalMixin
 from .sockets import SocketMixin
 
 __all__ = ("EventLoop",)
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class EventLoop(
@@ -108,7 +112,7 @@ class EventLoop(
             self._set_origin_tracking(False)
             sys.set_asyncgen_hooks(*old_hooks)
 
-    def run_until_complete(self, future: Any) -> Any:
+    def run_until_complete(self, future: Awaitable[T]) -> T:
         """Run until `future` (a Future, coroutine or other awaitable) is done; return its result.
 
         Raises its exception, or RuntimeError when the loop stops before it is done.
@@ -120,8 +124,8 @@ class EventLoop(
         future = asyncio.ensure_future(future, loop=self)
         if is_new:
             # Its exception is raised below; there is nothing to report should that not happen.
-            future._log_destroy_pending = False
-        done = base_events._run_until_complete_cb
+            future._log_destroy_pending = False  # type: ignore[attr-defined]
+        done = base_events._run_until_complete_cb  # type: ignore[attr-defined]
         future.add_done_callback(done)
         try:
             self.run_forever()
@@ -209,7 +213,12 @@ class EventLoop(
 
     # Executors.
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(
+        self,
+        executor: concurrent.futures.Executor | None,
+        func: Callable[[*Ts], T],
+        *args: *Ts,
+    ) -> asyncio.Future[T]:
         """Call `func(*args)` in `executor` (None: the default one); returns a Future."""
         self._check_closed()
         if self.get_debug():
@@ -255,7 +264,8 @@ class EventLoop(
     def _join_executor(self, executor: Any, finished: Any) -> None:
         try:
             executor.shutdown(wait=True)
-            outcome = functools.partial(futures._set_result_unless_cancelled, finished, None)
+            set_result = futures._set_result_unless_cancelled  # type: ignore[attr-defined]
+            outcome = functools.partial(set_result, finished, None)
         except Exception as error:
             outcome = functools.partial(finished.set_exception, error)
         if not self.is_closed():
@@ -294,7 +304,7 @@ class EventLoop(
         answer = socket.getaddrinfo(*args)
         took = self.time() - began
         level = logging.INFO if took >= self.slow_callback_duration else logging.DEBUG
-        base_events.logger.log(
+        base_events.logger.log(  # type: ignore[attr-defined]
             level, "Getting address info %s took %.3fms: %r", args[:2], took * 1e3, answer
         )
         return answer
@@ -338,7 +348,9 @@ class EventLoop(
             else:
                 value = repr(value)
             lines.append(f"{key}: {value}")
-        base_events.logger.error("\n".join(lines), exc_info=exc_info)
+        base_events.logger.error(  # type: ignore[attr-defined]
+            "\n".join(lines), exc_info=exc_info
+        )
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Hand `context` ("message", and "exception", "task", "handle", … where known) over."""
@@ -376,7 +388,7 @@ class EventLoop(
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:
-            base_events.logger.error(failure, exc_info=True)
+            base_events.logger.error(failure, exc_info=True)  # type: ignore[attr-defined]
 
     # Debug mode.
 

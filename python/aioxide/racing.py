@@ -5,14 +5,14 @@ RFC 8305: the next attempt starts when the one before failed, or after a delay. 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 __all__ = ("first_to_connect",)
 
 
 async def first_to_connect(
-    attempts: list[Callable[[], Awaitable[Any]]], delay: float
+    attempts: Sequence[Callable[[], Coroutine[Any, Any, Any]]], delay: float
 ) -> Any | None:
     """Return what the first successful attempt returned, or None when all failed.
 
@@ -23,29 +23,31 @@ async def first_to_connect(
     running: set[asyncio.Task[Any]] = set()
     winner: asyncio.Task[Any] | None = None
     try:
-        while winner is None and (waiting or running):
-            if waiting:
-                running.add(asyncio.ensure_future(waiting.pop(0)()))
-            done, running = await asyncio.wait(
-                running,
-                timeout=delay if waiting else None,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            # Taken in a fixed order where two finished in one turn; only one can win.
-            for task in done:
-                if task.cancelled() or task.exception() is not None:
-                    continue
-                if winner is None:
-                    winner = task
-                else:
-                    task.result().close()
-        return winner.result() if winner is not None else None
+        try:
+            while winner is None and (waiting or running):
+                if waiting:
+                    running.add(asyncio.ensure_future(waiting.pop(0)()))
+                done, running = await asyncio.wait(
+                    running,
+                    timeout=delay if waiting else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for task in done:
+                    if task.cancelled() or task.exception() is not None:
+                        continue
+                    # Two may finish in one turn; only one can win.
+                    if winner is None:
+                        winner = task
+                    else:
+                        task.result().close()
+        finally:
+            await _abandon(running)
     except BaseException:
+        # Cancelled, perhaps only while the losers ended: nobody takes the winner's socket.
         if winner is not None:
             winner.result().close()
         raise
-    finally:
-        await _abandon(running)
+    return winner.result() if winner is not None else None
 
 
 async def _abandon(tasks: set[asyncio.Task[Any]]) -> None:

@@ -5,13 +5,15 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from . import _compat
 from .event_loop import EventLoop
 
 __all__ = ("Runner", "install", "new_event_loop", "run", "uninstall")
+
+T = TypeVar("T")
 
 
 def new_event_loop() -> EventLoop:
@@ -19,7 +21,7 @@ def new_event_loop() -> EventLoop:
     return EventLoop()
 
 
-class Runner(asyncio.Runner):
+class Runner(asyncio.Runner):  # type: ignore[misc]  # final only for type checkers
     """`asyncio.Runner` on an aioxide loop.
 
     Runner(*, debug=None, loop_factory=None, task_factory=None): `task_factory` is given to the
@@ -47,12 +49,12 @@ class Runner(asyncio.Runner):
 
 
 def run(
-    main: Any,
+    main: Coroutine[Any, Any, T],
     *,
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     task_factory: Callable[..., Any] | None = None,
-) -> Any:
+) -> T:
     """Run the coroutine `main` on a new aioxide loop and return its result (`asyncio.run`).
 
     Cancels what is left, shuts down asynchronous generators and the default executor, and closes

@@ -87,13 +87,11 @@ class Server(base_events.Server):
             waiter,
             True,
             None,
-            ssl_handshake_timeout=self._ssl_handshake_timeout,
+            ssl_handshake_timeout=self._ssl_handshake_timeout,  # type: ignore[arg-type]
             ssl_shutdown_timeout=self._ssl_shutdown_timeout,
         )
         transport = tls._app_transport
-        waiter.add_done_callback(
-            lambda waiter: self._handshake_done(waiter, protocol, transport)
-        )
+        waiter.add_done_callback(lambda waiter: self._handshake_done(waiter, protocol, transport))
         return tls
 
     def _handshake_done(self, waiter: Any, protocol: Any, transport: Any) -> None:
@@ -132,7 +130,7 @@ class Server(base_events.Server):
         return self._serving
 
     @property
-    def sockets(self) -> tuple[trsock.TransportSocket, ...]:
+    def sockets(self) -> tuple[trsock.TransportSocket, ...]:  # type: ignore[override]
         """The listening sockets; empty once closed."""
         if self._sockets is None:
             return ()
@@ -347,6 +345,5 @@ def set_reuse_port(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
     except OSError:
         raise ValueError(
-            "reuse_port not supported by socket module, "
-            "SO_REUSEPORT defined but not implemented."
+            "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented."
         ) from None

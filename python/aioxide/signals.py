@@ -12,11 +12,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVarTuple
 
 from . import _compat
 
 __all__ = ("SignalMixin",)
+
+Ts = TypeVarTuple("Ts")
 
 
 def _noop(number: int, frame: Any) -> None:
@@ -33,7 +35,7 @@ class SignalMixin:
         self._signal_pipe: tuple[int, int] | None = None
 
     def add_signal_handler(
-        self: Any, sig: int, callback: Callable[..., Any], *args: Any
+        self: Any, sig: int, callback: Callable[[*Ts], object], *args: *Ts
     ) -> None:
         """Call `callback(*args)` in a turn of the loop whenever signal `sig` arrives.
 

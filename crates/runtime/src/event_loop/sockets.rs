@@ -6,6 +6,7 @@
 use std::os::fd::RawFd;
 
 use pyo3::PyTraverseError;
+use pyo3::exceptions::PyMemoryError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -67,6 +68,7 @@ fn attempt(event_loop: &Bound<'_, BaseEventLoop>, fd: RawFd, action: Action) -> 
         Action::Receive(limit) => match receive(event_loop, fd, limit) {
             Ok(bytes) => Ok(Attempt::Done(bytes.into_any())),
             Err(error) if would_block(error) => Ok(Attempt::Wait(Action::Receive(limit))),
+            Err(Errno::NOMEM) => Err(PyMemoryError::new_err(())),
             Err(error) => Err(errors::from_errno(error)),
         },
         Action::ReceiveInto(buffer) => {
@@ -108,7 +110,9 @@ fn receive(
 ) -> Result<Py<PyBytes>, Errno> {
     let py = event_loop.py();
     if limit > SCRATCH {
-        let mut own = vec![0; limit];
+        let mut own = Vec::new();
+        own.try_reserve_exact(limit).map_err(|_| Errno::NOMEM)?;
+        own.resize(limit, 0);
         let (count, _) =
             descriptor::lend(fd, |fd| recv(fd, own.as_mut_slice(), RecvFlags::empty()))?;
         return Ok(PyBytes::new(py, &own[..count]).unbind());
@@ -130,6 +134,7 @@ fn begin(
     match attempt(event_loop, fd, action)? {
         Attempt::Done(result) => Ok(result),
         Attempt::Wait(action) => {
+            watch::ensure_unused(event_loop, fd, || fd.to_string())?;
             let home = Home::Native(event_loop.clone().unbind());
             let future = Py::new(py, Future::pending(py, home)?)?;
             let operation = Operation { future: future.clone_ref(py), action };

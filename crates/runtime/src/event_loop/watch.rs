@@ -22,6 +22,7 @@ use super::state::{Kernel, LoopState};
 use crate::cpython::{context, descriptor};
 use crate::errors;
 use crate::handles::{Handle, HandleContext};
+use crate::transports::stream::StreamTransport;
 
 /// Which direction is watched.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -149,6 +150,9 @@ fn put(
     let (replaced, stale) = result.map_err(|(error, _watcher)| errors::from_io(&error))?;
     if let Some(Watcher::Call(handle)) = &replaced {
         cancel(handle.bind(py))?;
+    }
+    if let Some(Source::Stream(other)) = &stale {
+        StreamTransport::lost_descriptor(other.bind(py))?;
     }
     Ok((replaced, stale))
 }
@@ -341,8 +345,16 @@ pub fn ensure_no_transport(
     event_loop: &Bound<'_, BaseEventLoop>,
     file: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
+    ensure_unused(event_loop, descriptor::any_number(file)?, || errors::repr(file))
+}
+
+/// As [`ensure_no_transport`], for a number; `shown` names it in the error.
+pub fn ensure_unused(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    fd: RawFd,
+    shown: impl FnOnce() -> String,
+) -> PyResult<()> {
     let py = event_loop.py();
-    let fd = descriptor::any_number(file)?;
     let transport = event_loop.get().state.with(py, |state| {
         match state.sources.by_descriptor(fd).map(|(_, entry)| &entry.source) {
             Some(Source::Stream(transport)) => Some(transport.clone_ref(py)),
@@ -354,7 +366,7 @@ pub fn ensure_no_transport(
     {
         return Err(PyRuntimeError::new_err(format!(
             "File descriptor {} is used by transport {}",
-            errors::repr(file),
+            shown(),
             errors::repr(transport.bind(py).as_any())
         )));
     }
