@@ -11,26 +11,13 @@ import threading
 import types
 
 import pytest
+from coroutines import answer, turn, wait_for_ever
 
 
 @types.coroutine
 def hand(value):
     """Yields a value straight to whoever steps the task."""
     return (yield value)
-
-
-async def answer(value=42):
-    return value
-
-
-async def wait_for_ever():
-    await asyncio.get_running_loop().create_future()
-
-
-def turn(loop):
-    """Runs what is ready."""
-    loop.call_soon(loop.stop)
-    loop.run_forever()
 
 
 # What a coroutine may yield to its task.

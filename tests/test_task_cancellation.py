@@ -8,6 +8,7 @@ import contextlib
 import types
 
 import pytest
+from coroutines import answer, wait_for_ever
 
 aioxide_only = pytest.mark.parametrize("namespace", ["aioxide"], indirect=True)
 
@@ -16,14 +17,6 @@ aioxide_only = pytest.mark.parametrize("namespace", ["aioxide"], indirect=True)
 def hand(value):
     """Yields a value straight to whoever steps the task."""
     return (yield value)
-
-
-async def answer(value=42):
-    return value
-
-
-async def wait_for_ever():
-    await asyncio.get_running_loop().create_future()
 
 
 def turns(loop, count=1):

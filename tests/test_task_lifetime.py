@@ -10,22 +10,9 @@ import time
 import weakref
 
 import pytest
+from coroutines import turn, wait_for_ever
 
 aioxide_only = pytest.mark.parametrize("namespace", ["aioxide"], indirect=True)
-
-
-async def answer(value=42):
-    return value
-
-
-async def wait_for_ever():
-    await asyncio.get_running_loop().create_future()
-
-
-def turn(loop):
-    """Runs what is ready."""
-    loop.call_soon(loop.stop)
-    loop.run_forever()
 
 
 async def await_and_drop(count):

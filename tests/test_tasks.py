@@ -15,6 +15,7 @@ import types
 import weakref
 
 import pytest
+from coroutines import answer, turn, wait_for_ever
 
 TASKS = {
     "ours": lambda namespace: namespace.Task,
@@ -22,20 +23,6 @@ TASKS = {
     "Python": lambda namespace: asyncio.tasks._PyTask,
 }
 every_task = pytest.mark.parametrize("task_class", TASKS.values(), ids=TASKS)
-
-
-async def answer(value=42):
-    return value
-
-
-async def wait_for_ever():
-    await asyncio.get_running_loop().create_future()
-
-
-def turn(loop):
-    """Runs what is ready."""
-    loop.call_soon(loop.stop)
-    loop.run_forever()
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use slab::Slab;
 
+use super::BaseEventLoop;
 use super::mailbox::Posted;
 use super::watch::Watch;
 use crate::cpython::descriptor;
+use crate::errors;
 use crate::transports::listener::Listener;
 use crate::transports::stream::StreamTransport;
 
@@ -165,5 +167,32 @@ impl Sources {
     /// Shows every Python object to the collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.slots.iter().try_for_each(|(_, entry)| entry.source.traverse(visit))
+    }
+}
+
+/// Registers a descriptor with a loop. A transport whose number it was, because the program closed
+/// the descriptor behind its back, is told that it has lost it.
+pub fn register(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    fd: RawFd,
+    interest: Interest,
+    source: Source,
+) -> PyResult<Token> {
+    let py = event_loop.py();
+    let kernel = event_loop.get().kernel(py)?;
+    let registered = event_loop
+        .get()
+        .state
+        .with(py, |state| state.sources.register(&kernel.poller, fd, interest, source));
+    let (token, stale) = registered.map_err(|(error, _source)| errors::from_io(&error))?;
+    abandon(py, stale)?;
+    Ok(token)
+}
+
+/// Tells the owner of an entry whose descriptor is gone.
+pub fn abandon(py: Python<'_>, stale: Option<Source>) -> PyResult<()> {
+    match stale {
+        Some(Source::Stream(transport)) => StreamTransport::lost_descriptor(transport.bind(py)),
+        _ => Ok(()),
     }
 }

@@ -17,12 +17,11 @@ use super::BaseEventLoop;
 use super::callback::Callback;
 use super::schedule;
 use super::sockets::{self, Operation};
-use super::source::Source;
+use super::source::{self, Source};
 use super::state::{Kernel, LoopState};
 use crate::cpython::{context, descriptor};
 use crate::errors;
 use crate::handles::{Handle, HandleContext};
-use crate::transports::stream::StreamTransport;
 
 /// Which direction is watched.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -142,7 +141,7 @@ fn put(
     fd: RawFd,
     side: Side,
     watcher: Watcher,
-) -> PyResult<Leftovers> {
+) -> PyResult<Option<Watcher>> {
     let py = event_loop.py();
     let kernel = event_loop.get().kernel(py)?;
     let result =
@@ -151,10 +150,8 @@ fn put(
     if let Some(Watcher::Call(handle)) = &replaced {
         cancel(handle.bind(py))?;
     }
-    if let Some(Source::Stream(other)) = &stale {
-        StreamTransport::lost_descriptor(other.bind(py))?;
-    }
-    Ok((replaced, stale))
+    source::abandon(py, stale)?;
+    Ok(replaced)
 }
 
 fn cancel(handle: &Bound<'_, Handle>) -> PyResult<()> {

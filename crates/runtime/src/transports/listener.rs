@@ -18,7 +18,7 @@ use crate::cpython::{context, descriptor};
 use crate::errors;
 use crate::event_loop::BaseEventLoop;
 use crate::event_loop::report;
-use crate::event_loop::source::Source;
+use crate::event_loop::source::{self, Source};
 
 /// How long accepting pauses when the process is out of descriptors or memory, in seconds
 /// (`asyncio.constants.ACCEPT_RETRY_DELAY`).
@@ -191,7 +191,6 @@ impl Listener {
         backlog: usize,
     ) -> PyResult<Py<Self>> {
         let py = sock.py();
-        let kernel = r#loop.get().kernel(py)?;
         let fd = descriptor::number(sock)?;
         let state = ListenerState {
             token: None,
@@ -204,14 +203,7 @@ impl Listener {
         let listener = Listener { fd, backlog: backlog.max(1), state: GilCell::new(state) };
         let listener = Py::new(py, listener)?;
         let source = Source::Listener(listener.clone_ref(py));
-        let registered = r#loop
-            .get()
-            .state
-            .with(py, |state| state.sources.register(&kernel.poller, fd, Interest::READ, source));
-        let (token, stale) = registered.map_err(|(error, _source)| errors::from_io(&error))?;
-        if let Some(Source::Stream(other)) = stale {
-            StreamTransport::lost_descriptor(other.bind(py))?;
-        }
+        let token = source::register(r#loop, fd, Interest::READ, source)?;
         listener.get().state.with(py, |state| state.token = Some(token));
         Ok(listener)
     }

@@ -21,7 +21,7 @@ use crate::errors;
 use crate::event_loop::BaseEventLoop;
 use crate::event_loop::callback::Callback;
 use crate::event_loop::report;
-use crate::event_loop::source::Source;
+use crate::event_loop::source::{self, Source};
 use crate::event_loop::turn::is_exit;
 use crate::protocols::python::PythonProtocol;
 
@@ -51,7 +51,6 @@ impl StreamTransport {
         parts: Parts,
     ) -> PyResult<()> {
         let py = this.py();
-        let kernel = event_loop.get().kernel(py)?;
         let fd = parts.descriptor.number();
         // Fails for what is not TCP, where there is nothing to switch off.
         let _ = descriptor::lend(fd, |fd| set_tcp_nodelay(fd, true));
@@ -61,14 +60,7 @@ impl StreamTransport {
         });
         drop(old);
         let source = Source::Stream(this.clone().unbind());
-        let registered = event_loop
-            .get()
-            .state
-            .with(py, |state| state.sources.register(&kernel.poller, fd, Interest::READ, source));
-        let (token, stale) = registered.map_err(|(error, _source)| errors::from_io(&error))?;
-        if let Some(Source::Stream(other)) = stale {
-            StreamTransport::lost_descriptor(other.bind(py))?;
-        }
+        let token = source::register(event_loop, fd, Interest::READ, source)?;
         this.get().state.with(py, |state| state.token = Some(token));
         if let Some(server) = server {
             server.bind(py).call_method1(intern!(py, "_attach"), (this,))?;
