@@ -149,7 +149,9 @@ def test_close_reports_every_survivor_once_by_name(loop, loop_errors):
     assert sorted(context["task"].get_name() for context in contexts) == ["first", "second"]
     assert {context["message"] for context in contexts} == {"Task was destroyed but it is pending!"}
     for context in contexts:
-        assert f"wait_for_ever() running at {__file__}" in repr(context["task"])
+        assert f"wait_for_ever() running at {wait_for_ever.__code__.co_filename}" in repr(
+            context["task"]
+        )
     contexts.clear()
     del context
     gc.collect()

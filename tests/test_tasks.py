@@ -316,7 +316,8 @@ def test_stack_of_a_task_that_waits_is_where_it_waits(loop, waiting):
     waiting.print_stack(file=output)
     first, second, third, *_ = output.getvalue().splitlines()
     assert first == f"Stack for {waiting!r} (most recent call last):"
-    assert second == f'  File "{__file__}", line {frame.f_lineno}, in wait_for_ever'
+    file = wait_for_ever.__code__.co_filename
+    assert second == f'  File "{file}", line {frame.f_lineno}, in wait_for_ever'
     assert third == "    await asyncio.get_running_loop().create_future()"
 
 

@@ -25,11 +25,12 @@ if _typing.TYPE_CHECKING:
     # Checkers see asyncio's Task, Future, Handle and Server, as `isinstance` does: functions that
     # are asyncio's return those. Of two names they keep the first, ours.
     from asyncio import *  # type: ignore[assignment]  # noqa: F403
+    from asyncio import TaskGroup as TaskGroup
 
     EventLoopPolicy: type[_asyncio.AbstractEventLoopPolicy]
 else:
-    from ._aioxide import Future, Handle, Task, TimerHandle
-    from .serving import Server
+    from ._aioxide import Future, Handle, Task, TimerHandle  # noqa: F401
+    from .serving import Server  # noqa: F401
 
     __all__ = list(
         dict.fromkeys(

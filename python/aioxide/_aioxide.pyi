@@ -6,13 +6,13 @@ two. Where `isinstance` says that an object is one of asyncio's, the class deriv
 
 import asyncio
 import socket
-from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from traceback import StackSummary
 from types import FrameType, GenericAlias
-from typing import Any, TextIO, NoReturn, TypeVar, TypeVarTuple, final
+from typing import Any, NoReturn, TextIO, TypeVar, TypeVarTuple, final
 
+from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
 
 __all__ = [
@@ -150,7 +150,6 @@ class Task(Future[_T_co], asyncio.Task[_T_co]):  # type: ignore[type-var]
     def uncancel(self) -> int: ...
     def set_result(self, result: object, /) -> NoReturn: ...
     def set_exception(self, exception: object, /) -> NoReturn: ...
-    def get_coro(self) -> Coroutine[Any, Any, _T_co] | None: ...
     def get_context(self) -> Context: ...
     def get_name(self) -> str: ...
     def set_name(self, value: object, /) -> None: ...

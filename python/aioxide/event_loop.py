@@ -16,7 +16,7 @@ import traceback
 import warnings
 import weakref
 from asyncio import base_events, events, futures, timeouts
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar, TypeVarTuple
 
 from . import _aioxide, _compat
@@ -112,7 +112,7 @@ class EventLoop(
             self._set_origin_tracking(False)
             sys.set_asyncgen_hooks(*old_hooks)
 
-    def run_until_complete(self, future: Awaitable[T]) -> T:
+    def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """Run until `future` (a Future, coroutine or other awaitable) is done; return its result.
 
         Raises its exception, or RuntimeError when the loop stops before it is done.
@@ -238,7 +238,10 @@ class EventLoop(
             raise TypeError("executor must be ThreadPoolExecutor instance")
         self._default_executor = executor
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+    async def shutdown_default_executor(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109  # asyncio's signature
+    ) -> None:
         """Wait until the default executor's threads ended, at most `timeout` seconds."""
         self._executor_shutdown_called = True
         executor = self._default_executor
@@ -252,8 +255,7 @@ class EventLoop(
                 await finished
         except TimeoutError:
             warnings.warn(
-                "The executor did not finishing joining "
-                f"its threads within {timeout} seconds.",
+                f"The executor did not finishing joining its threads within {timeout} seconds.",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -503,7 +503,7 @@ impl TaskWakeup {
 
     #[getter]
     fn __qualname__(&self) -> &'static str {
-        "TaskWakeupMethWrapper"
+        "Task.task_wakeup"
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
