@@ -17,7 +17,7 @@ import warnings
 import weakref
 from asyncio import base_events, events, futures, timeouts
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 from . import _aioxide, _compat
 from .connecting import ConnectingMixin
@@ -121,7 +121,8 @@ class EventLoop(
         self._check_forked()
         self._check_running()
         is_new = not futures.isfuture(future)
-        future = asyncio.ensure_future(future, loop=self)
+        # A generator is an awaitable only by its type in typeshed; ensure_future refuses it.
+        future = asyncio.ensure_future(cast(Awaitable[T], future), loop=self)
         if is_new:
             # Its exception is raised below; there is nothing to report should that not happen.
             future._log_destroy_pending = False  # type: ignore[attr-defined]
