@@ -5,6 +5,7 @@ print the same, fail the same and end the same; only the loop differs.
 """
 
 import os
+import py_compile
 import re
 import subprocess
 import sys
@@ -191,6 +192,10 @@ def test_a_script_sees_what_it_sees_under_python(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     assert same(f"../{script}", *arguments, directory=tmp_path / "elsewhere")[0] == 0
     assert same(str(tmp_path / script), directory=tmp_path / "elsewhere")[0] == 0
+    (tmp_path / "elsewhere" / "link.py").symlink_to(tmp_path / script)
+    assert same("./elsewhere/link.py", directory=tmp_path)[0] == 0
+    safe = {"directory": tmp_path, "flags": ("-P",)}
+    assert same("-c", "import sys; print(sys.path[0])", **safe)[0] == 0
 
 
 def test_a_module_sees_what_it_sees_under_python(tmp_path):
@@ -233,6 +238,8 @@ def test_a_directory_and_a_zip_file_are_programs(tmp_path):
     write(program, "__main__.py", "import sys, other; print(sys.argv, other.name)")
     write(program, "other.py", "name = 'other'")
     assert same("program", "argument", directory=tmp_path)[0] == 0
+    assert same("./program/", directory=tmp_path)[0] == 0
+    assert same(".", directory=program)[0] == 0
     subprocess.run([sys.executable, "-m", "zipapp", "program"], cwd=tmp_path, check=True)
     assert same("program.pyz", "argument", directory=tmp_path)[0] == 0
 
@@ -267,6 +274,11 @@ def test_exit_codes(tmp_path, ending):
         "raise ExceptionGroup('group', [ValueError(1), TypeError(2)])",
         "import no_such_module",
         "raise KeyboardInterrupt",
+        "try:\n    1 / 0\nexcept ZeroDivisionError:\n    raise KeyError('alone') from None",
+        "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    raise KeyError from error",
+        "def fail():\n    raise OSError\ntry:\n    fail()\nexcept OSError as error:\n"
+        "    raise ExceptionGroup('group', [error, ExceptionGroup('inner', [ValueError(3)])])",
+        "raise RuntimeError('shown') from RuntimeError('never raised')",
     ],
 )
 def test_tracebacks(tmp_path, failing):
@@ -278,11 +290,52 @@ def test_tracebacks(tmp_path, failing):
         assert output == ""
         assert "Traceback" in errors
         assert "aioxide" not in errors
-    plain = run("-m", "program", directory=tmp_path)
-    ours = run("-m", "program", directory=tmp_path, under=("-m", "aioxide"))
-    assert (ours[0], ours[1]) == (plain[0], plain[1])
-    assert ours[2].splitlines()[-1] == plain[2].splitlines()[-1]
-    assert "aioxide" not in ours[2]
+    assert "aioxide" not in same("-m", "program", directory=tmp_path)[2]
+
+
+def test_a_hook_for_uncaught_exceptions_sees_what_it_sees_under_python(tmp_path):
+    script = write(
+        tmp_path,
+        "program.py",
+        """
+        import sys
+        import traceback
+
+        def hook(kind, error, trace):
+            assert error.__traceback__ is trace is sys.last_traceback
+            print(kind.__name__, error, [frame.name for frame in traceback.extract_tb(trace)])
+
+        def fail():
+            raise ValueError("told to the hook")
+
+        assert sys.excepthook is sys.__excepthook__
+        sys.excepthook = hook
+        fail()
+        """,
+    )
+    assert same(script, directory=tmp_path) == (
+        1,
+        "ValueError told to the hook ['<module>', 'fail']\n",
+        "",
+    )
+
+
+def test_the_main_module_has_what_it_has_under_python(tmp_path):
+    code = (
+        "for name, value in sorted(globals().items()):\n"
+        "    if name not in {'__annotations__', 'value', 'name'}:\n"
+        "        print(name, getattr(value, '__name__', type(value)))\n"
+    )
+    script = write(tmp_path, "program.py", code)
+    for arguments in ((script,), ("-m", "program"), ("-c", code)):
+        assert same(*arguments, directory=tmp_path)[0] == 0
+
+
+def test_a_compiled_file_is_a_program(tmp_path):
+    script = write(tmp_path, "program.py", "print(__file__)\n1 / 0\n")
+    py_compile.compile(tmp_path / script, tmp_path / "compiled.pyc")
+    code, output, _ = same("compiled.pyc", directory=tmp_path)
+    assert (code, output) == (1, f"{tmp_path / 'compiled.pyc'}\n")
 
 
 def test_a_traceback_through_asyncio_run(tmp_path):
@@ -316,18 +369,20 @@ def test_a_traceback_through_asyncio_run(tmp_path):
 
 
 def test_a_syntax_error(tmp_path):
-    script = write(tmp_path, "program.py", "print('never')\ndef broken(:\n")
-    code, output, errors = same(script, directory=tmp_path)
-    assert (code, output) == (1, "")
-    assert errors.splitlines()[-1].startswith("SyntaxError")
+    text = "print('never')\ndef broken(:\n"
+    script = write(tmp_path, "program.py", text)
+    for arguments in ((script,), ("-m", "program"), ("-c", text)):
+        code, output, errors = same(*arguments, directory=tmp_path)
+        assert (code, output) == (1, "")
+        assert errors.splitlines()[-1].startswith("SyntaxError")
 
 
 def test_a_script_that_does_not_exist(tmp_path):
-    code, output, errors = run("missing.py", directory=tmp_path, under=("-m", "aioxide"))
+    code, output, errors = same("missing.py", directory=tmp_path)
     assert (code, output) == (2, "")
     assert "can't open file" in errors
     assert "missing.py" in errors
-    code, output, errors = run("-m", "no_such_module", directory=tmp_path, under=("-m", "aioxide"))
+    code, output, errors = same("-m", "no_such_module", directory=tmp_path)
     assert (code, output) == (1, "")
     assert "No module named no_such_module" in errors
     assert "Traceback" not in errors

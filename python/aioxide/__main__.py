@@ -42,7 +42,7 @@ def _set_first_path(entry: str) -> None:
 
 def _run_script(path: str, arguments: list[str]) -> None:
     sys.argv[:] = [path, *arguments]
-    file = os.path.join(os.getcwd(), path.removeprefix("./"))
+    file = os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
     if pkgutil.get_importer(file) is not None:
         # A directory or a zip file: python runs the `__main__` inside.
         if sys.flags.safe_path:

@@ -225,7 +225,7 @@ impl BaseEventLoop {
         self.check_open(py)
     }
 
-    /// Forgets descriptors and tasks in a forked child, where they belong to the parent.
+    /// Refuses a loop that a forked child inherited.
     fn _check_forked(&self, py: Python<'_>) -> PyResult<()> {
         self.check_not_forked(py)
     }

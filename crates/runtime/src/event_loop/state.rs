@@ -255,8 +255,12 @@ impl BaseEventLoop {
         now
     }
 
-    /// The descriptors of a loop that is open.
+    /// The descriptors of a loop that is open. A forked child gets none: it shares them with its
+    /// parent, whose registrations it would change.
     pub fn kernel(&self, py: Python<'_>) -> PyResult<Arc<Kernel>> {
+        if self.flags(py).foreign {
+            return Err(errors::parents_loop());
+        }
         self.state.with(py, |state| state.kernel.clone()).ok_or_else(errors::closed_loop)
     }
 

@@ -259,7 +259,7 @@ pub fn run_call(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> Py
             reported(event_loop, &handle, outcome)
         }
         Callback::Step(task) => step_task(event_loop, task),
-        Callback::Begin(transport) => StreamTransport::begin(transport.bind(py), event_loop),
+        Callback::Begin(transport) => StreamTransport::begin(transport.bind(py)),
         Callback::End(transport) => StreamTransport::end(transport.bind(py), event_loop),
     }
 }

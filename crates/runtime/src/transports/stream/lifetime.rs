@@ -93,25 +93,21 @@ impl StreamTransport {
     }
 
     /// `connection_made`, then reading, then the waiter.
-    pub fn begin(this: &Bound<'_, Self>, event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
+    pub fn begin(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
-        let (lost, waiter) = this.get().state.with(py, |state| {
+        let waiter = this.get().state.with(py, |state| {
             state.begun = true;
             state.protocol_connected = true;
-            (state.lost > 0, state.waiter.take())
+            state.waiter.take()
         });
-        if !lost || this.get().state.with(py, |state| state.protocol.is_some()) {
-            let made =
-                this.get().in_context(py, |protocol| protocol.connection_made(this.as_any()));
-            if let Err(error) = made {
-                if is_exit(py, &error) {
-                    return Err(error);
-                }
-                let message = "Fatal error: protocol.connection_made() call failed.";
-                StreamTransport::fatal(this, error, message)?;
+        let made = this.get().in_context(py, |protocol| protocol.connection_made(this.as_any()));
+        if let Err(error) = made {
+            if is_exit(py, &error) {
+                return Err(error);
             }
+            let message = "Fatal error: protocol.connection_made() call failed.";
+            StreamTransport::fatal(this, error, message)?;
         }
-        let _ = event_loop;
         if let Some(waiter) = waiter {
             let waiter = waiter.bind(py);
             if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
