@@ -8,11 +8,18 @@ import asyncio
 import gc
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+
+# Started in the background by a shell, a process ignores SIGINT and so do its children: Python
+# then has no Ctrl-C to test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():
