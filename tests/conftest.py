@@ -15,7 +15,6 @@ import textwrap
 
 import pytest
 
-
 # Started in the background by a shell, a process ignores SIGINT and so do its children: Python
 # then has no Ctrl-C to test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
