@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use crate::handles::Handle;
 use crate::tasks::Task;
-use crate::transports::stream::StreamTransport;
+use crate::transports::Transport;
 
 /// One entry of the ready queue.
 pub enum Callback {
@@ -16,10 +16,11 @@ pub enum Callback {
     Fire(Py<Handle>),
     /// The next step of a native task.
     Step(Py<Task>),
-    /// A transport begins: `connection_made`, then reading.
-    Begin(Py<StreamTransport>),
+    /// A transport begins: `connection_made`, then reading. Boxed, as the end is, so that an entry
+    /// of the queue stays as small as the frequent kinds are.
+    Begin(Box<Transport>),
     /// A transport ends: `connection_lost`, then its descriptor is closed.
-    End(Py<StreamTransport>),
+    End(Box<Transport>),
 }
 
 impl Callback {
@@ -29,7 +30,7 @@ impl Callback {
             Callback::Call(handle) => Handle::traverse_owned(handle, visit),
             Callback::Fire(_) => Ok(()),
             Callback::Step(task) => visit.call(task),
-            Callback::Begin(transport) | Callback::End(transport) => visit.call(transport),
+            Callback::Begin(transport) | Callback::End(transport) => transport.traverse(visit),
         }
     }
 }

@@ -19,13 +19,13 @@ use super::mailbox::Posted;
 use super::watch::Watch;
 use crate::cpython::descriptor;
 use crate::errors;
+use crate::transports::Transport;
 use crate::transports::listener::Listener;
-use crate::transports::stream::StreamTransport;
 
 /// Something that becomes ready.
 pub enum Source {
-    /// A connection.
-    Stream(Py<StreamTransport>),
+    /// A transport with a protocol.
+    Transport(Transport),
     /// A listening socket.
     Listener(Py<Listener>),
     /// `add_reader`, `add_writer` and the `sock_*` calls.
@@ -37,7 +37,7 @@ pub enum Source {
 impl Source {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Source::Stream(transport) => visit.call(transport),
+            Source::Transport(transport) => transport.traverse(visit),
             Source::Listener(listener) => visit.call(listener),
             Source::Watch(watch) => watch.traverse(visit),
             Source::Mailbox => Ok(()),
@@ -192,7 +192,7 @@ pub fn register(
 /// Tells the owner of an entry whose descriptor is gone.
 pub fn abandon(py: Python<'_>, stale: Option<Source>) -> PyResult<()> {
     match stale {
-        Some(Source::Stream(transport)) => StreamTransport::lost_descriptor(transport.bind(py)),
+        Some(Source::Transport(transport)) => transport.lost_descriptor(py),
         _ => Ok(()),
     }
 }

@@ -25,7 +25,8 @@ use crate::cpython::imports::imports;
 use crate::errors;
 use crate::handles::Handle;
 use crate::tasks::step;
-use crate::transports::{listener::Listener, stream::StreamTransport};
+use crate::transports::Transport;
+use crate::transports::listener::Listener;
 
 /// A turn costs about 0.3 µs more when it asks the kernel. After so many callbacks that is noise.
 const CALLBACKS_BETWEEN_POLLS: usize = 256;
@@ -138,7 +139,7 @@ fn wait(
 /// Readiness goes to whoever registered for it.
 fn hand_out(event_loop: &Bound<'_, BaseEventLoop>, events: &Events) -> PyResult<()> {
     enum Receiver {
-        Stream(Py<StreamTransport>),
+        Transport(Transport),
         Listener(Py<Listener>),
         Watch,
         Nobody,
@@ -147,16 +148,14 @@ fn hand_out(event_loop: &Bound<'_, BaseEventLoop>, events: &Events) -> PyResult<
     for readiness in events.iter() {
         let receiver = event_loop.get().state.with(py, |state| {
             match state.sources.get(readiness.token).map(|entry| &entry.source) {
-                Some(Source::Stream(transport)) => Receiver::Stream(transport.clone_ref(py)),
+                Some(Source::Transport(it)) => Receiver::Transport(it.clone_ref(py)),
                 Some(Source::Listener(listener)) => Receiver::Listener(listener.clone_ref(py)),
                 Some(Source::Watch(_)) => Receiver::Watch,
                 Some(Source::Mailbox) | None => Receiver::Nobody,
             }
         });
         match receiver {
-            Receiver::Stream(transport) => {
-                StreamTransport::on_ready(transport.bind(py), event_loop, readiness)?;
-            }
+            Receiver::Transport(transport) => transport.on_ready(event_loop, readiness)?,
             Receiver::Listener(listener) => Listener::on_ready(listener.bind(py), event_loop)?,
             Receiver::Watch => watch::on_ready(event_loop, readiness)?,
             Receiver::Nobody => {}
@@ -262,8 +261,8 @@ pub fn run_call(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> Py
             reported(event_loop, &handle, outcome)
         }
         Callback::Step(task) => step_task(event_loop, task),
-        Callback::Begin(transport) => StreamTransport::begin(transport.bind(py)),
-        Callback::End(transport) => StreamTransport::end(transport.bind(py), event_loop),
+        Callback::Begin(transport) => transport.begin(py),
+        Callback::End(transport) => transport.end(event_loop),
     }
 }
 

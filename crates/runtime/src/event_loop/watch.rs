@@ -354,17 +354,17 @@ pub fn ensure_unused(
     let py = event_loop.py();
     let transport = event_loop.get().state.with(py, |state| {
         match state.sources.by_descriptor(fd).map(|(_, entry)| &entry.source) {
-            Some(Source::Stream(transport)) => Some(transport.clone_ref(py)),
+            Some(Source::Transport(transport)) => Some(transport.clone_ref(py)),
             _ => None,
         }
     });
     if let Some(transport) = transport
-        && !transport.get().is_closing(py)
+        && !transport.is_closing(py)
     {
         return Err(PyRuntimeError::new_err(format!(
             "File descriptor {} is used by transport {}",
             shown(),
-            errors::repr(transport.bind(py).as_any())
+            errors::repr(transport.object(py))
         )));
     }
     Ok(())

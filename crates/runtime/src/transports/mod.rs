@@ -1,5 +1,90 @@
 //! Transports: one open descriptor each, and what waits to be sent on it.
+//!
+//! [`Transport`] is what the loop knows of them: it is told when one is ready, begins or ends, and
+//! never what it carries.
 
 pub mod address;
 pub mod listener;
 pub mod stream;
+
+use engine::poller::Readiness;
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+
+use crate::event_loop::BaseEventLoop;
+use stream::StreamTransport;
+
+/// Every transport that has a protocol: a closed list.
+pub enum Transport {
+    /// A connection.
+    Stream(Py<StreamTransport>),
+}
+
+impl Transport {
+    /// Another reference to the same transport.
+    #[inline]
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Transport::Stream(transport) => Transport::Stream(transport.clone_ref(py)),
+        }
+    }
+
+    /// The object that the program sees.
+    pub fn object<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        match self {
+            Transport::Stream(transport) => transport.bind(py).as_any(),
+        }
+    }
+
+    /// Closing, or closed.
+    pub fn is_closing(&self, py: Python<'_>) -> bool {
+        match self {
+            Transport::Stream(transport) => transport.get().is_closing(py),
+        }
+    }
+
+    /// `connection_made`, then reading.
+    pub fn begin(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Transport::Stream(transport) => StreamTransport::begin(transport.bind(py)),
+        }
+    }
+
+    /// The kernel reported its descriptor.
+    #[inline]
+    pub fn on_ready(
+        &self,
+        event_loop: &Bound<'_, BaseEventLoop>,
+        readiness: Readiness,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        match self {
+            Transport::Stream(transport) => {
+                StreamTransport::on_ready(transport.bind(py), event_loop, readiness)
+            }
+        }
+    }
+
+    /// `connection_lost`, then its descriptor is closed.
+    pub fn end(&self, event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
+        let py = event_loop.py();
+        match self {
+            Transport::Stream(transport) => StreamTransport::end(transport.bind(py), event_loop),
+        }
+    }
+
+    /// Its descriptor was closed behind its back, and the number serves somebody else.
+    pub fn lost_descriptor(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Transport::Stream(transport) => StreamTransport::lost_descriptor(transport.bind(py)),
+        }
+    }
+
+    /// Shows the transport to the collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Transport::Stream(transport) => visit.call(transport),
+        }
+    }
+}

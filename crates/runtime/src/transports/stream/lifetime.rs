@@ -24,6 +24,7 @@ use crate::event_loop::report;
 use crate::event_loop::source::{self, Source};
 use crate::event_loop::turn::is_exit;
 use crate::protocols::python::PythonProtocol;
+use crate::transports::Transport;
 
 /// What a connection is made of.
 pub struct Parts {
@@ -59,13 +60,14 @@ impl StreamTransport {
             std::mem::replace(state, StreamState::new(event_loop.clone().unbind(), parts))
         });
         drop(old);
-        let source = Source::Stream(this.clone().unbind());
+        let source = Source::Transport(Transport::Stream(this.clone().unbind()));
         let token = source::register(event_loop, fd, Interest::READ, source)?;
         this.get().state.with(py, |state| state.token = Some(token));
         if let Some(server) = server {
             server.bind(py).call_method1(intern!(py, "_attach"), (this,))?;
         }
-        event_loop.get().push(py, Callback::Begin(this.clone().unbind()));
+        let begins = Box::new(Transport::Stream(this.clone().unbind()));
+        event_loop.get().push(py, Callback::Begin(begins));
         Ok(())
     }
 
@@ -299,7 +301,8 @@ impl StreamTransport {
         let home = this.get().state.with(py, |state| state.home.as_ref().map(|h| h.clone_ref(py)));
         match home {
             Some(home) if !home.get().flags(py).closed => {
-                home.get().push(py, Callback::End(this.clone().unbind()));
+                let ends = Box::new(Transport::Stream(this.clone().unbind()));
+                home.get().push(py, Callback::End(ends));
                 Ok(())
             }
             Some(_) => Err(errors::closed_loop()),
