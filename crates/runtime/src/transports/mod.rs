@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod listener;
+pub mod outgoing;
 pub mod stream;
 
 use engine::poller::Readiness;

@@ -134,7 +134,7 @@ impl StreamTransport {
 
     /// `(low, high)`, in bytes.
     fn get_write_buffer_limits(&self, py: Python<'_>) -> (usize, usize) {
-        self.state.with(py, |state| (state.marks.low(), state.marks.high()))
+        self.state.with(py, |state| state.flow.limits())
     }
 
     /// Sets when `pause_writing` and `resume_writing` are called, in bytes buffered.

@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use engine::poller::Token;
-use engine::write_buffer::{WaterMarks, WriteBuffer};
+use engine::write_buffer::WriteBuffer;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
@@ -20,6 +20,7 @@ use crate::cpython::imports::imports;
 use crate::event_loop::BaseEventLoop;
 use crate::protocols::python::PythonProtocol;
 use crate::transports::address;
+use crate::transports::outgoing::FlowControl;
 
 /// Who owns the socket's descriptor.
 pub enum Descriptor {
@@ -86,7 +87,7 @@ pub struct StreamState {
     pub(super) protocol: Option<PythonProtocol>,
     pub(super) context: Option<Py<PyContext>>,
     pub(super) buffer: WriteBuffer<PyBackedBytes>,
-    pub(super) marks: WaterMarks,
+    pub(super) flow: FlowControl,
     pub(super) server: Option<Py<PyAny>>,
     pub(super) waiter: Option<Py<PyAny>>,
     pub(super) extra: Option<Py<PyDict>>,
@@ -102,7 +103,6 @@ pub struct StreamState {
     /// The peer will send nothing more, and the protocol wants to go on writing.
     pub(super) eof_seen: bool,
     pub(super) eof_written: bool,
-    pub(super) protocol_paused: bool,
     /// Zero while connected; then counts writes into the void (`_conn_lost`).
     pub(super) lost: u32,
 }
@@ -118,7 +118,7 @@ impl StreamState {
             protocol: None,
             context: None,
             buffer: WriteBuffer::new(),
-            marks: WaterMarks::DEFAULT,
+            flow: FlowControl::new(),
             server: None,
             waiter: None,
             extra: None,
@@ -130,7 +130,6 @@ impl StreamState {
             paused: false,
             eof_seen: false,
             eof_written: false,
-            protocol_paused: false,
             lost: 0,
         }
     }

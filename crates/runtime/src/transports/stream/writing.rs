@@ -2,11 +2,9 @@
 
 use std::io::IoSlice;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
 
@@ -17,11 +15,9 @@ use crate::cpython::imports::imports;
 use crate::cpython::{buffers, descriptor};
 use crate::errors;
 use crate::event_loop::turn::is_exit;
+use crate::transports::outgoing::{self, LOG_THRESHOLD, check_type, is_full};
 
 const WRITE_ERROR: &str = "Fatal write error on socket transport";
-
-/// From the sixth write into a lost connection on, asyncio logs.
-const LOG_THRESHOLD: u32 = 5;
 
 /// `transport.write`.
 pub fn write(this: &Bound<'_, StreamTransport>, data: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -51,21 +47,6 @@ pub fn write(this: &Bound<'_, StreamTransport>, data: &Bound<'_, PyAny>) -> PyRe
     }
 }
 
-fn is_full(error: Errno) -> bool {
-    error == Errno::AGAIN || error == Errno::INTR
-}
-
-fn check_type(data: &Bound<'_, PyAny>) -> PyResult<()> {
-    if data.is_instance_of::<PyBytes>()
-        || data.is_instance_of::<PyByteArray>()
-        || data.is_instance_of::<PyMemoryView>()
-    {
-        return Ok(());
-    }
-    let name = data.get_type().name()?;
-    Err(PyTypeError::new_err(format!("data argument must be a bytes-like object, not '{name}'")))
-}
-
 /// Whether anything can still be written; counts writes into a lost connection.
 fn may_write(this: &Bound<'_, StreamTransport>, method: &str) -> PyResult<bool> {
     let py = this.py();
@@ -85,18 +66,11 @@ fn may_write(this: &Bound<'_, StreamTransport>, method: &str) -> PyResult<bool> 
     Ok(lost == 0)
 }
 
-/// Buffers what the kernel did not take. `bytes` are kept as they are, anything that the program
-/// could change afterwards is copied.
+/// Buffers what the kernel did not take.
 fn keep(this: &Bound<'_, StreamTransport>, data: &Bound<'_, PyAny>, sent: usize) -> PyResult<()> {
     let py = this.py();
-    let rest: Bound<'_, PyBytes> = match data.cast_exact::<PyBytes>() {
-        Ok(bytes) if sent == 0 => bytes.clone(),
-        _ => buffers::read(data, |bytes| PyBytes::new(py, &bytes[sent..]))?,
-    };
-    if rest.as_bytes().is_empty() {
-        return Ok(());
-    }
-    this.get().state.with(py, |state| state.buffer.push(PyBackedBytes::from(rest)));
+    let Some(rest) = outgoing::rest(data, sent)? else { return Ok(()) };
+    this.get().state.with(py, |state| state.buffer.push(rest));
     this.get().rearm(py)?;
     maybe_pause(this)
 }
@@ -104,18 +78,7 @@ fn keep(this: &Bound<'_, StreamTransport>, data: &Bound<'_, PyAny>, sent: usize)
 /// `transport.writelines`: everything goes through the buffer and leaves in one system call.
 pub fn writelines(this: &Bound<'_, StreamTransport>, list: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = this.py();
-    let mut chunks = Vec::new();
-    for data in list.try_iter()? {
-        let data = data?;
-        check_type(&data)?;
-        let bytes = match data.cast_exact::<PyBytes>() {
-            Ok(bytes) => bytes.clone(),
-            Err(_) => buffers::read(&data, |bytes| PyBytes::new(py, bytes))?,
-        };
-        if !bytes.as_bytes().is_empty() {
-            chunks.push(PyBackedBytes::from(bytes));
-        }
-    }
+    let chunks = outgoing::pieces(list)?;
     if !may_write(this, "writelines")? || chunks.is_empty() {
         return Ok(());
     }
@@ -223,27 +186,14 @@ pub fn set_limits(
     low: Option<isize>,
 ) -> PyResult<()> {
     let py = this.py();
-    let size = |value: Option<isize>| value.map(usize::try_from).transpose();
-    let (Ok(high_size), Ok(low_size)) = (size(high), size(low)) else {
-        let low = low.or(high.map(|high| high / 4)).unwrap_or(0);
-        let high = high.unwrap_or(low.saturating_mul(4));
-        return Err(PyValueError::new_err(format!(
-            "high ({high}) must be >= low ({low}) must be >= 0"
-        )));
-    };
-    let answer = this.get().state.with(py, |state| state.marks.set(high_size, low_size));
-    answer.map_err(|error| PyValueError::new_err(error.to_string()))?;
+    this.get().state.with(py, |state| state.flow.set(high, low))?;
     maybe_pause(this)
 }
 
 /// Above the high mark the protocol is asked to stop, once.
 fn maybe_pause(this: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let py = this.py();
-    let pause = this.get().state.with(py, |state| {
-        let pause = !state.protocol_paused && state.marks.crossed_high(state.buffer.len());
-        state.protocol_paused |= pause;
-        pause
-    });
+    let pause = this.get().state.with(py, |state| state.flow.must_pause(state.buffer.len()));
     let Some(protocol) = this.get().protocol(py).filter(|_| pause) else { return Ok(()) };
     told(this, protocol.pause_writing(py), "protocol.pause_writing() failed")
 }
@@ -251,11 +201,7 @@ fn maybe_pause(this: &Bound<'_, StreamTransport>) -> PyResult<()> {
 /// Below the low mark it may go on.
 fn maybe_resume(this: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let py = this.py();
-    let resume = this.get().state.with(py, |state| {
-        let resume = state.protocol_paused && state.marks.drained(state.buffer.len());
-        state.protocol_paused &= !resume;
-        resume
-    });
+    let resume = this.get().state.with(py, |state| state.flow.may_resume(state.buffer.len()));
     if !resume || this.get().protocol(py).is_none() {
         return Ok(());
     }
