@@ -26,6 +26,7 @@ BENCHES = (
     "call_soon",
     "timers",
     "threadsafe",
+    "executor",
     "task_steps",
     "task_create",
     "futures",

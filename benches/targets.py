@@ -48,6 +48,8 @@ TARGETS: dict[tuple[str, str], tuple[Target, ...]] = {
     ("call_soon", "chain"): (faster(1, BEST),),
     ("timers", "cancelled"): (faster(1.1, BEST),),
     ("threadsafe", "flood"): (faster(1, BEST),),
+    ("executor", "round_trip"): (faster(1.2, BEST),),
+    ("executor", "batches"): (faster(1.2, BEST),),
     ("task_steps", "one_task"): (faster(3, "uvloop"), faster(1.4, BEST)),
     ("task_create", "awaited"): (faster(3, "uvloop"), faster(1.8, BEST)),
     ("futures", "back_and_forth"): (faster(2.3, "uvloop"), faster(1.4, BEST)),

@@ -15,7 +15,10 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from . import _aioxide
+
 __all__ = (
+    "JOIN_TIMEOUT",
     "debug_by_default",
     "iscoroutinefunction",
     "names_of_asyncio",
@@ -77,6 +80,12 @@ def _release_threads() -> None:
     for loop in list(_loops):
         if not loop.is_closed() and not loop.is_running():
             loop._join_workers()
+    _aioxide._join_look_ups()
+
+
+# Seconds that a loop waits for its executor's threads unless told otherwise. Python 3.11's Runner
+# says nothing, where newer ones give this limit; a thread that is stuck must not hold it for ever.
+JOIN_TIMEOUT: float | None = None if sys.version_info >= (3, 12) else 300
 
 
 def debug_by_default() -> bool:

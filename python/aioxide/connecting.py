@@ -18,12 +18,6 @@ from .racing import first_to_connect
 
 __all__ = ("ConnectingMixin",)
 
-# The protocol that a kind of socket speaks over IP.
-PROTOCOLS: dict[int, int] = {
-    socket.SOCK_STREAM: socket.IPPROTO_TCP,
-    socket.SOCK_DGRAM: socket.IPPROTO_UDP,
-}
-
 
 class ConnectingMixin:
     """Client connections of `EventLoop`."""
@@ -87,31 +81,6 @@ class ConnectingMixin:
             ssl_shutdown_timeout,
             lent=lent,
         )
-
-    async def _resolve(
-        self: Any,
-        address: Any,
-        *,
-        family: int,
-        type: int,
-        proto: int,
-        flags: int = 0,
-        shown: str = "",
-    ) -> list[Any]:
-        """What `address` stands for. `getaddrinfo`, which programs replace, sees only names.
-
-        Raises OSError, which tells of `shown`, for a name that stands for nothing.
-        """
-        host, port = address[:2]
-        literal = literal_address(host, port, family, type, proto, address[2:])
-        if literal is not None:
-            return [literal]
-        addresses = await self.getaddrinfo(
-            host, port, family=family, type=type, proto=proto, flags=flags
-        )
-        if not addresses:
-            raise OSError(f"getaddrinfo({shown}) returned empty list")
-        return addresses  # type: ignore[no-any-return]
 
     async def _connect_any(
         self: Any,
@@ -292,38 +261,6 @@ def refuse_ssl_socket(sock: Any) -> None:
         return
     if isinstance(sock, ssl.SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")
-
-
-def literal_address(
-    host: Any, port: Any, family: int, kind: int, proto: int, rest: tuple[Any, ...] = ()
-) -> tuple[Any, ...] | None:
-    """The one address that `host` and `port`, written as numbers, stand for.
-
-    None where only a resolver can tell: a name, a service, a scope, another protocol. `rest` is
-    the flow label and scope of an IPv6 address, zeros where missing.
-    """
-    protocol = PROTOCOLS.get(kind)
-    if protocol is None or proto not in (0, *PROTOCOLS.values()):
-        return None
-    try:
-        if isinstance(host, bytes):
-            host = host.decode("ascii")
-        number = int(port or 0)
-    except (TypeError, ValueError):
-        return None
-    if not isinstance(host, str) or "%" in host:
-        return None
-    own_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    if family not in (socket.AF_UNSPEC, own_family):
-        return None
-    try:
-        socket.inet_pton(own_family, host)
-    except (OSError, ValueError):
-        return None
-    target: tuple[Any, ...] = (host, number)
-    if own_family == socket.AF_INET6:
-        target += (*rest, 0, 0)[:2]
-    return own_family, kind, protocol, "", target
 
 
 def addresses_of(sock: Any) -> dict[str, Any]:

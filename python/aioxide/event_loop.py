@@ -5,23 +5,20 @@ program is here; nothing here runs once per callback.
 """
 
 import asyncio
-import concurrent.futures
-import functools
-import logging
 import os
-import socket
 import sys
-import threading
 import traceback
 import warnings
 import weakref
-from asyncio import base_events, events, futures, timeouts
-from collections.abc import Awaitable, Callable, Generator
+from asyncio import base_events, events, futures
+from collections.abc import Awaitable, Generator
 from typing import Any, TypeVar, TypeVarTuple, cast
 
 from . import _aioxide, _compat
 from .connecting import ConnectingMixin
+from .executors import ExecutorMixin
 from .later import LaterMixin
+from .resolving import ResolvingMixin
 from .serving import ServingMixin
 from .signals import SignalMixin
 from .sockets import SocketMixin
@@ -35,6 +32,8 @@ Ts = TypeVarTuple("Ts")
 class EventLoop(
     _aioxide.BaseEventLoop,
     ConnectingMixin,
+    ExecutorMixin,
+    ResolvingMixin,
     ServingMixin,
     SocketMixin,
     SignalMixin,
@@ -54,6 +53,7 @@ class EventLoop(
         "_default_executor",
         "_exception_handler",
         "_executor_shutdown_called",
+        "_look_ups",
         "_origin_tracking_saved",
         "_signal_handlers",
         "_signal_pipe",
@@ -64,8 +64,9 @@ class EventLoop(
         super().__init__()
         self.slow_callback_duration = 0.1  # seconds; debug mode warns above it
         self._exception_handler: Any = None
-        self._default_executor: concurrent.futures.ThreadPoolExecutor | None = None
+        self._default_executor: Any = None
         self._executor_shutdown_called = False
+        self._look_ups: dict[Any, Any] = {}
         self._asyncgens: weakref.WeakSet[Any] = weakref.WeakSet()
         self._asyncgens_shutdown_called = False
         self._origin_tracking_saved: int | None = None
@@ -150,8 +151,9 @@ class EventLoop(
     def close(self) -> None:
         """Close the loop: its descriptors, threads, timers and callbacks are gone afterwards.
 
-        Tasks that never finished are reported to the exception handler, once each. Raises
-        RuntimeError while the loop runs; does nothing when it is closed.
+        A look-up of a name that still runs is waited for, a second at most. Tasks that never
+        finished are reported to the exception handler, once each. Raises RuntimeError while the
+        loop runs; does nothing when it is closed.
         """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
@@ -160,7 +162,7 @@ class EventLoop(
         self._close_signals()
         self._executor_shutdown_called = True
         executor, self._default_executor = self._default_executor, None
-        if executor is not None:
+        if executor is not None and not self._is_parents():
             executor.shutdown(wait=False)
         self._report_survivors(self._shut())
 
@@ -212,109 +214,11 @@ class EventLoop(
         if not self.is_closed():
             self.call_soon_threadsafe(self.create_task, generator.aclose())
 
-    # Executors.
-
-    def run_in_executor(
-        self,
-        executor: concurrent.futures.Executor | None,
-        func: Callable[[*Ts], T],
-        *args: *Ts,
-    ) -> asyncio.Future[T]:
-        """Call `func(*args)` in `executor` (None: the default one); returns a Future."""
-        self._check_closed()
-        if self.get_debug():
-            self._check_callable(func, "run_in_executor")
-        if executor is None:
-            executor = self._default_executor
-            if self._executor_shutdown_called:
-                raise RuntimeError("Executor shutdown has been called")
-            if executor is None:
-                executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix="asyncio")
-                self._default_executor = executor
-        return futures.wrap_future(executor.submit(func, *args), loop=self)
-
-    def set_default_executor(self, executor: Any) -> None:
-        """Use `executor`, a ThreadPoolExecutor, where None is given to `run_in_executor`."""
-        if not isinstance(executor, concurrent.futures.ThreadPoolExecutor):
-            raise TypeError("executor must be ThreadPoolExecutor instance")
-        self._default_executor = executor
-
-    async def shutdown_default_executor(
-        self,
-        timeout: float | None = None,  # noqa: ASYNC109  # asyncio's signature
-    ) -> None:
-        """Wait until the default executor's threads ended, at most `timeout` seconds."""
-        self._executor_shutdown_called = True
-        executor = self._default_executor
-        if executor is None:
-            return
-        finished = self.create_future()
-        thread = threading.Thread(target=self._join_executor, args=(executor, finished))
-        thread.start()
-        try:
-            async with timeouts.timeout(timeout):
-                await finished
-        except TimeoutError:
-            warnings.warn(
-                f"The executor did not finishing joining its threads within {timeout} seconds.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            executor.shutdown(wait=False)
-        else:
-            thread.join()
-
-    def _join_executor(self, executor: Any, finished: Any) -> None:
-        try:
-            executor.shutdown(wait=True)
-            set_result = futures._set_result_unless_cancelled  # type: ignore[attr-defined]
-            outcome = functools.partial(set_result, finished, None)
-        except Exception as error:
-            outcome = functools.partial(finished.set_exception, error)
-        if not self.is_closed():
-            self.call_soon_threadsafe(outcome)
-
-    def _check_callable(self, callback: Any, method: str) -> None:
+    def _check_callback(self, callback: Any, method: str) -> None:
         if asyncio.iscoroutine(callback) or _compat.iscoroutinefunction(callback):
             raise TypeError(f"coroutines cannot be used with {method}()")
         if not callable(callback):
             raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
-
-    # Names.
-
-    async def getaddrinfo(
-        self,
-        host: Any,
-        port: Any,
-        *,
-        family: int = 0,
-        type: int = 0,
-        proto: int = 0,
-        flags: int = 0,
-    ) -> list[Any]:
-        """Resolve a host name: `socket.getaddrinfo`, on a thread of the loop's own.
-
-        Addresses written as numbers are answered at once. Raises `socket.gaierror`.
-        """
-        self._check_closed()
-        look_up = self._timed_getaddrinfo if self.get_debug() else socket.getaddrinfo
-        if _is_literal(host) and (port is None or isinstance(port, int)):
-            return look_up(host, port, family, type, proto, flags)
-        return await self._call_blocking(look_up, host, port, family, type, proto, flags)
-
-    def _timed_getaddrinfo(self, *args: Any) -> list[Any]:
-        began = self.time()
-        answer = socket.getaddrinfo(*args)
-        took = self.time() - began
-        level = logging.INFO if took >= self.slow_callback_duration else logging.DEBUG
-        base_events.logger.log(  # type: ignore[attr-defined]
-            level, "Getting address info %s took %.3fms: %r", args[:2], took * 1e3, answer
-        )
-        return answer
-
-    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
-        """The name of an address: `socket.getnameinfo`, on a thread of the loop's own."""
-        return await self._call_blocking(socket.getnameinfo, sockaddr, flags)
 
     # What went wrong.
 
@@ -410,26 +314,6 @@ class EventLoop(
         elif self._origin_tracking_saved is not None:
             sys.set_coroutine_origin_tracking_depth(self._origin_tracking_saved)
             self._origin_tracking_saved = None
-
-
-def _is_literal(host: Any) -> bool:
-    """Whether `host` needs no look-up: None, or an address written as numbers."""
-    if host is None:
-        return True
-    if isinstance(host, bytes):
-        try:
-            host = host.decode("ascii")
-        except UnicodeDecodeError:
-            return False
-    if not isinstance(host, str) or not host:
-        return False
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, host.partition("%")[0])
-        except OSError:
-            continue
-        return True
-    return False
 
 
 os.register_at_fork(after_in_child=_aioxide._note_fork)

@@ -99,7 +99,8 @@ class SignalMixin:
     def _drop_signal_pipe(self: Any) -> None:
         pipe, self._signal_pipe = self._signal_pipe, None
         if pipe is not None:
-            self._remove_reader(pipe[0])
+            if not self._is_parents():
+                self._remove_reader(pipe[0])
             os.close(pipe[0])
             os.close(pipe[1])
 

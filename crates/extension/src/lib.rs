@@ -12,6 +12,8 @@ mod _aioxide {
     #[pymodule_export]
     use runtime::event_loop::BaseEventLoop;
     #[pymodule_export]
+    use runtime::executors::{job_queue::JobQueue, link::FutureLink};
+    #[pymodule_export]
     use runtime::futures::Future;
     #[pymodule_export]
     use runtime::handles::{Handle, TimerHandle};
@@ -26,6 +28,12 @@ mod _aioxide {
     #[pyfunction]
     fn _note_fork() {
         runtime::event_loop::state::note_fork();
+    }
+
+    /// Called when the interpreter exits: waits for look-ups that outlived their loop.
+    #[pyfunction]
+    fn _join_look_ups(py: Python<'_>) -> PyResult<()> {
+        runtime::blocking::join_all(py)
     }
 
     #[pymodule_init]

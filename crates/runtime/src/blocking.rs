@@ -4,7 +4,8 @@
 //! Used for host names. The worker attaches to the interpreter for the call, which gives it up
 //! itself while it blocks (`socket.getaddrinfo` does).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use engine::workers::{SubmitError, Workers};
 use pyo3::exceptions::PyRuntimeError;
@@ -15,30 +16,21 @@ use crate::errors;
 use crate::event_loop::BaseEventLoop;
 use crate::event_loop::home::Home;
 use crate::event_loop::mailbox::Posted;
-use crate::futures::{Future, Phase, completion};
+use crate::futures::delivery::{Delivery, Outcome};
+use crate::futures::{Future, Phase};
 
 /// How many look-ups run at once; more of them queue.
 const WORKERS: usize = 4;
 
-/// A call that a worker finished.
-pub struct Finished {
-    future: Py<Future>,
-    outcome: PyResult<Py<PyAny>>,
-}
+/// How long closing a loop waits for a look-up that runs. One that takes longer is left alone
+/// until the interpreter exits, which waits for it as for any thread.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
-impl Finished {
-    /// Completes the future, on the loop's thread. A future that was cancelled meanwhile stays so.
-    pub fn deliver(self, py: Python<'_>) -> PyResult<()> {
-        let future = self.future.bind(py);
-        if future.get().phase(py) != Phase::Pending {
-            return Ok(());
-        }
-        match self.outcome {
-            Ok(result) => completion::set_result(future, result),
-            Err(error) => completion::set_exception(future, error.into_value(py).bind(py)),
-        }
-    }
-}
+/// How often a thread that waits for workers looks for Ctrl-C.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// Workers that were dismissed and had not come to their end.
+static LEFT: Mutex<Vec<Arc<Workers>>> = Mutex::new(Vec::new());
 
 /// Calls `function(*args)` on a worker; the Future has its outcome.
 pub fn call(
@@ -59,8 +51,11 @@ pub fn call(
     let job = Box::new(move || {
         // No interpreter any more: nobody waits for the answer either.
         let _ = Python::try_attach(|py| {
-            let outcome = function.bind(py).call1(args.bind(py)).map(Bound::unbind);
-            let _ = kernel.mailbox.post(Posted::Finish(Finished { future: promised, outcome }));
+            if promised.get().phase(py) != Phase::Pending {
+                return;
+            }
+            let outcome = Outcome::of(py, function.bind(py).call1(args.bind(py)));
+            let _ = kernel.mailbox.post(Posted::Finish(Delivery::new(promised, outcome)));
             drop((function, args));
         });
     });
@@ -70,5 +65,52 @@ pub fn call(
         Err(SubmitError::NoThread(error)) => {
             Err(PyRuntimeError::new_err(format!("can't start a worker thread: {error}")))
         }
+    }
+}
+
+/// Drops the calls that are queued and waits for those that run, for ever or for some time.
+///
+/// # Errors
+/// `KeyboardInterrupt`, or what another signal's handler raises meanwhile.
+pub fn dismiss(py: Python<'_>, workers: Arc<Workers>, patience: Option<Duration>) -> PyResult<()> {
+    py.detach(|| workers.close());
+    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    left.push(Arc::clone(&workers));
+    drop(left);
+    join(py, &workers, patience)
+}
+
+/// Waits for the workers of every loop that was closed; called when the interpreter exits, because
+/// a thread must not come back from a look-up while the interpreter goes.
+pub fn join_all(py: Python<'_>) -> PyResult<()> {
+    loop {
+        let next = LEFT.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match next {
+            Some(workers) => join(py, &workers, None)?,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// In a forked child, which has none of these threads and must not wait for them. The list's lock
+/// is free: it is only ever held together with the interpreter, as whoever forks does.
+pub fn forget_all() {
+    let left = std::mem::take(&mut *LEFT.lock().unwrap_or_else(PoisonError::into_inner));
+    std::mem::forget(left);
+}
+
+fn join(py: Python<'_>, workers: &Arc<Workers>, patience: Option<Duration>) -> PyResult<()> {
+    let deadline = patience.map(|patience| Instant::now() + patience);
+    loop {
+        let rest = deadline.map_or(GLANCE, |it| it.saturating_duration_since(Instant::now()));
+        if py.detach(|| workers.join(Some(rest.min(GLANCE)))) {
+            let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+            left.retain(|other| !Arc::ptr_eq(other, workers));
+            return Ok(());
+        }
+        if rest.is_zero() {
+            return Ok(());
+        }
+        py.check_signals()?;
     }
 }

@@ -15,6 +15,7 @@ pub mod transports;
 
 pub mod blocking;
 pub mod errors;
+pub mod executors;
 
 #[allow(unsafe_code)]
 pub mod cpython;

@@ -50,6 +50,9 @@ table! {
     buffered_protocol = "asyncio"."BufferedProtocol";
     warn = "warnings"."warn";
     get_ident = "threading"."get_ident";
+    concurrent_future = "concurrent.futures"."Future";
+    convert_future_error = "asyncio.futures"."_convert_future_exc";
+    queue_empty = "queue"."Empty";
 }
 
 static IMPORTS: PyOnceLock<Imports> = PyOnceLock::new();

@@ -4,6 +4,7 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
+use crate::futures::delivery::Delivery;
 use crate::handles::Handle;
 use crate::tasks::Task;
 use crate::transports::Transport;
@@ -21,6 +22,8 @@ pub enum Callback {
     Begin(Box<Transport>),
     /// A transport ends: `connection_lost`, then its descriptor is closed.
     End(Box<Transport>),
+    /// Another thread has the outcome of a future.
+    Deliver(Box<Delivery>),
 }
 
 impl Callback {
@@ -31,6 +34,7 @@ impl Callback {
             Callback::Fire(_) => Ok(()),
             Callback::Step(task) => visit.call(task),
             Callback::Begin(transport) | Callback::End(transport) => transport.traverse(visit),
+            Callback::Deliver(delivery) => delivery.traverse(visit),
         }
     }
 }

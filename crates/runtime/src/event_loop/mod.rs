@@ -182,10 +182,15 @@ impl BaseEventLoop {
     }
 
     /// Waits for calls that workers are making; no new ones are taken.
-    fn _join_workers(&self, py: Python<'_>) {
-        if let Some(workers) = self.state.with(py, |state| state.workers.take()) {
-            workers.close();
-            py.detach(|| workers.join(None));
+    fn _join_workers(&self, py: Python<'_>) -> PyResult<()> {
+        let workers = self.state.with(py, |state| state.workers.take());
+        match workers {
+            Some(workers) if self.flags(py).foreign => {
+                std::mem::forget(workers);
+                Ok(())
+            }
+            Some(workers) => crate::blocking::dismiss(py, workers, None),
+            None => Ok(()),
         }
     }
 
@@ -228,6 +233,11 @@ impl BaseEventLoop {
     /// Refuses a loop that a forked child inherited.
     fn _check_forked(&self, py: Python<'_>) -> PyResult<()> {
         self.check_not_forked(py)
+    }
+
+    /// Whether a forked child inherited this loop.
+    fn _is_parents(&self, py: Python<'_>) -> bool {
+        self.flags(py).foreign
     }
 
     #[pyo3(signature = (fd, callback, *args))]

@@ -84,6 +84,7 @@ pub fn timed(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> PyRes
         Callback::Call(handle) | Callback::Fire(handle) => Some(handle.bind(py).as_any().clone()),
         Callback::Step(task) => Some(task.bind(py).as_any().clone()),
         Callback::Begin(transport) | Callback::End(transport) => Some(transport.object(py).clone()),
+        Callback::Deliver(_) => None,
     };
     // `Fire` keeps the callback in its handle, so that the warning can still name it.
     let callback = match callback {

@@ -173,6 +173,16 @@ pub fn call_with(
     foreign(home.any(py), (callback, argument), context)
 }
 
+/// Queues `callback()` on whatever loop `home` is.
+pub fn call_without(py: Python<'_>, home: &Home, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Home::Native(native) = home
+        && !native.get().flags(py).call_soon_replaced
+    {
+        return call_soon(native.bind(py), callback, None, None).map(drop);
+    }
+    foreign(home.any(py), (callback,), context::copy_current(py)?)
+}
+
 fn foreign<'py>(
     event_loop: &Bound<'py, PyAny>,
     call: impl pyo3::call::PyCallArgs<'py>,

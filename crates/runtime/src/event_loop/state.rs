@@ -18,6 +18,7 @@ use super::callback::Callback;
 use super::mailbox::Posted;
 use super::source::Sources;
 use super::{BaseEventLoop, clock};
+use crate::blocking;
 use crate::cpython::context::Snapshots;
 use crate::cpython::version;
 use crate::errors;
@@ -33,6 +34,7 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 /// Called in the child after every fork (`os.register_at_fork`).
 pub fn note_fork() {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    blocking::forget_all();
 }
 
 /// The loop's own descriptors, shared with other threads through `Arc`.
@@ -348,9 +350,15 @@ pub fn shut<'py>(event_loop: &Bound<'py, BaseEventLoop>) -> PyResult<Bound<'py, 
         .get()
         .state
         .with(py, |state| (state.take_objects(), state.kernel.take(), state.workers.take()));
+    if event_loop.get().flags(py).foreign {
+        // A forked child. The threads are the parent's, and whichever of them held a lock when
+        // the process was copied holds its copy for ever: nothing that locks is touched.
+        std::mem::forget(workers);
+        drop((objects, kernel));
+        return Ok(unfinished);
+    }
     if let Some(workers) = workers {
-        workers.close();
-        py.detach(|| workers.join(None));
+        blocking::dismiss(py, workers, Some(blocking::PATIENCE))?;
     }
     if let Some(kernel) = &kernel {
         drop(kernel.mailbox.close());

@@ -63,6 +63,7 @@ fn turns(event_loop: &Bound<'_, BaseEventLoop>, kernel: &Kernel) -> PyResult<()>
     let mut posted = Vec::new();
     event_loop.get().tick(py);
     loop {
+        event_loop.get().check_not_forked(py)?;
         wait(event_loop, kernel, &mut events)?;
         hand_out(event_loop, &events)?;
         collect(event_loop, kernel, &mut posted)?;
@@ -263,6 +264,7 @@ pub fn run_call(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> Py
         Callback::Step(task) => step_task(event_loop, task),
         Callback::Begin(transport) => transport.begin(py),
         Callback::End(transport) => transport.end(event_loop),
+        Callback::Deliver(delivery) => delivery.deliver(py),
     }
 }
 

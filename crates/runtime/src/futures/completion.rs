@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyList, PyType};
 
 use super::state::{Callbacks, DoneCallback, Phase};
 use super::{Future, uninitialized};
+use crate::cpython::context;
 use crate::errors;
 use crate::event_loop::home::Home;
 use crate::event_loop::schedule;
@@ -206,6 +207,12 @@ fn schedule_one(this: &Bound<'_, Future>, callback: DoneCallback) -> PyResult<()
             let home = this.get().home(py)?;
             schedule::call_with(py, &home, callback, this.as_any(), context)
         }
+        DoneCallback::Back(source) if this.get().phase(py) == Phase::Cancelled => {
+            let home = this.get().home(py)?;
+            let cancel = source.bind(py).getattr(intern!(py, "cancel"))?;
+            schedule::call_without(py, &home, &cancel)
+        }
+        DoneCallback::Back(_) => Ok(()),
     }
 }
 
@@ -268,6 +275,10 @@ pub fn callbacks<'py>(this: &Bound<'py, Future>) -> PyResult<Option<Bound<'py, P
                 list.append((TaskWakeup::callable(py, task)?, context))?;
             }
             DoneCallback::Call { callback, context } => list.append((callback, context))?,
+            DoneCallback::Back(source) => {
+                let cancel = source.bind(py).getattr(intern!(py, "cancel"))?;
+                list.append((cancel, context::copy_current(py)?))?;
+            }
         }
     }
     Ok(Some(list))

@@ -5,6 +5,7 @@
 
 pub mod awaiting;
 pub mod completion;
+pub mod delivery;
 pub mod state;
 
 use std::sync::atomic::AtomicUsize;

@@ -31,6 +31,8 @@ pub enum DoneCallback {
         /// What it runs in.
         context: Py<PyContext>,
     },
+    /// The concurrent future whose outcome this one waits for: cancelled when this one is.
+    Back(Py<PyAny>),
 }
 
 impl DoneCallback {
@@ -41,6 +43,7 @@ impl DoneCallback {
                 visit.call(callback)?;
                 visit.call(context)
             }
+            DoneCallback::Back(source) => visit.call(source),
         }
     }
 
@@ -52,6 +55,7 @@ impl DoneCallback {
                 callback: callback.clone_ref(py),
                 context: context.clone_ref(py),
             },
+            DoneCallback::Back(source) => DoneCallback::Back(source.clone_ref(py)),
         }
     }
 

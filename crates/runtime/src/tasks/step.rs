@@ -230,11 +230,12 @@ fn fail(task: &Bound<'_, Task>, error: PyErr) -> PyResult<()> {
         drop(old);
         return completion::cancel(future, None).map(drop);
     }
-    completion::set_exception(future, &value)?;
+    let told = completion::set_exception(future, &value);
     if error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py) {
+        // Also where nobody could be told: in a forked child, whose loop is dead.
         return Err(error);
     }
-    Ok(())
+    told
 }
 
 /// The coroutine yielded: find out what it waits for.
