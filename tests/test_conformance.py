@@ -16,6 +16,7 @@ CONFORMANCE = pathlib.Path(__file__).with_name("conformance")
 sys.path.insert(0, str(CONFORMANCE))
 
 import expectations  # noqa: E402
+import report  # noqa: E402
 import run as harness  # noqa: E402
 
 needs_cpythons_tests = pytest.mark.skipif(
@@ -62,6 +63,23 @@ def test_file(results, file):
 
 
 @needs_cpythons_tests
+@pytest.mark.timeout(900)
+def test_few_loop_cases_fail(results):
+    if set(results) != set(harness.files()):
+        pytest.skip("not every file was run")
+    mock_only, exclusions = expectations.read_mock_only(), expectations.read("aioxide")
+    excused = ("later", "also-fails-on-asyncio")
+    failures = [
+        f"{name} {record['test']}: {record['outcome']}"
+        for name, file in results.items()
+        for record in expectations.loop_cases(name, file["tests"], mock_only)
+        if record["outcome"] in expectations.FAILED
+        and getattr(expectations.find(exclusions, name, record["test"]), "kind", "") not in excused
+    ]
+    assert len(failures) <= expectations.most_failures(), "\n".join(failures)
+
+
+@needs_cpythons_tests
 @pytest.mark.parametrize(
     ("body", "outcome"),
     [
@@ -92,8 +110,9 @@ EXCLUSIONS = [
 ]
 
 
-def record(test, outcome):
-    return {"test": test, "outcome": outcome, "detail": "why it ended so"}
+def record(test, outcome, *, reached=True, cases="loop"):
+    told = {"test": test, "outcome": outcome, "detail": "why it ended so"}
+    return {**told, "reached": reached, "cases": cases}
 
 
 def test_the_list_accepts_what_it_names():
@@ -122,6 +141,47 @@ def test_an_exclusion_of_nothing_is_a_problem_when_all_was_run():
     assert expectations.problems(EXCLUSIONS, "test_a", records, whole=False) == []
     (problem,) = expectations.problems(EXCLUSIONS, "test_a", records, whole=True)
     assert "'Tests.test_known*', which is no test" in problem
+
+
+def test_what_never_asks_for_the_loop_is_no_case_of_it():
+    records = [
+        record("Tests.test_loop", "pass"),
+        record("Tests.test_other", "pass", reached=False),
+        record("Tests.test_broken", "crash", reached=False),
+        record("Tests.test_mocks", "pass"),
+        record("OurTests.test_task", "pass", cases="class"),
+        record("Tests.test_again", "not run"),
+    ]
+    mock_only = {"test_a.Tests.test_mocks": "mocks"}
+    counted = [case["test"] for case in expectations.loop_cases("test_a", records, mock_only)]
+    assert counted == ["Tests.test_loop", "Tests.test_broken"]
+
+
+def told_by(loop, **outcomes):
+    tests = [record(f"Tests.{name}", outcome) for name, outcome in outcomes.items()]
+    files = {"test_locks": {"tests": tests, "problems": []}}
+    return {"loop": loop, "python": "3.13", "release": "3.13.0", "files": files}
+
+
+def test_the_page_counts_what_asyncio_passes():
+    page = report.markdown(
+        [
+            told_by("asyncio", test_a="pass", test_b="pass", test_c="error"),
+            told_by("uvloop", test_a="hang", test_b="pass", test_c="pass"),
+            told_by("aioxide", test_a="pass", test_b="error", test_c="pass"),
+        ]
+    )
+    assert "| `test_locks` | 2 | 1, 1 hung | 1, 1 failed |" in page
+    assert "- `test_locks` `Tests.test_b` (3.13) – **unlisted**." in page
+
+
+def test_a_case_that_left_no_record_counts_as_a_crash():
+    asyncio, rloop = (
+        told_by("asyncio", test_a="pass", test_b="pass"),
+        told_by("rloop", test_a="pass"),
+    )
+    numbers = report.outcomes(rloop, report.base_set(asyncio))
+    assert numbers == {"test_locks": {"pass": 1, "crash": 1}}
 
 
 def test_every_kind_of_exclusion_is_known():

@@ -18,6 +18,7 @@ import unittest
 import expectations
 import plugging
 import subject as subjects
+import substitution
 
 # How long a child that was told to abort may take to write where it hung.
 LAST_WORDS = 2.0
@@ -167,6 +168,20 @@ def _end(status):
     return f"left with status {code} and no result"
 
 
+def load(request, subject):
+    """The file's tests, with the subject in place: as its loop, or as its classes."""
+    name = f"test.test_asyncio.{request['file']}"
+    if request["cases"] == "loop":
+        substitution.substitute(subject)
+        module = importlib.import_module(name)
+        substitution.prepare(module)
+        return tests_of(module)
+    plugging.replace_names(subject)
+    module = importlib.import_module(name)
+    plugging.adapt(module, subject)
+    return {id: test for id, test in tests_of(module).items() if hasattr(test, "plugged")}
+
+
 def main():
     request = json.load(sys.stdin)
     report = os.fdopen(os.dup(1), "w", buffering=1)
@@ -174,18 +189,17 @@ def main():
     # Python ignores SIGINT when its parent did; the tests count on KeyboardInterrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     subject = subjects.load(request["loop"])
-    plugging.replace_names(subject)
     try:
-        module = importlib.import_module(f"test.test_asyncio.{request['file']}")
+        tests = load(request, subject)
     except unittest.SkipTest as skip:
-        print(json.dumps({"test": "*", **_record("skip", str(skip))}), file=report)
+        record = {"test": "*", "cases": request["cases"], **_record("skip", str(skip))}
+        print(json.dumps(record), file=report)
         return
-    plugging.adapt(module, subject)
     shard, shards = request["shard"]
     exclusions = expectations.read(request["loop"])
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
-        for number, (name, test) in enumerate(tests_of(module).items()):
+        for number, (name, test) in enumerate(tests.items()):
             if number % shards != shard or request["pattern"] not in name:
                 continue
             exclusion = expectations.find(exclusions, request["file"], name)
@@ -195,7 +209,8 @@ def main():
                 subject.reached = 0
                 limit = exclusion.limit if exclusion else None
                 record = run_isolated(test, subject, limit or request["limit"])
-            print(json.dumps({"test": name, **record}), file=report)
+            record = {"test": name, "cases": request["cases"], **record}
+            print(json.dumps(record), file=report, flush=True)
         os.chdir("/")
 
 

@@ -1,7 +1,8 @@
-"""Puts the subject where CPython's tests make their loops, tasks and futures.
+"""Plugs a subject's own classes into CPython's tests: Task, Future, Runner, and a bare loop.
 
 isolate.py calls replace_names() before it imports a test file and adapt() after. What a test
 asserts is never touched: only who makes the loop, and which Task and Future a class is given.
+The classes that concern a subject are marked `plugged`; no other is run here.
 """
 
 import asyncio
@@ -11,25 +12,7 @@ import sys
 import unittest
 from unittest import mock
 
-
-class StandIn:
-    """Stands for a loop class that the tests call, subclass, or ask isinstance() about."""
-
-    def __init__(self, make, find_class):
-        self._make = make
-        self._find_class = find_class
-
-    def __call__(self, *args):
-        return self._make(*args)
-
-    def __mro_entries__(self, bases):
-        return (self._find_class(),)
-
-    def __instancecheck__(self, loop):
-        return isinstance(loop, self._find_class())
-
-    def __getattr__(self, name):
-        return getattr(self._find_class(), name)
+from substitution import StandIn, closing
 
 
 class Overlay:
@@ -62,23 +45,10 @@ def adapt(module, subject):
     """Gives the test file's classes to the subject, and adds those that plug in its own classes."""
     utils = getattr(module, "test_utils", None)
     if utils is not None:
-        utils.TestCase.close_loop = staticmethod(_closing(utils.TestCase.close_loop))
+        utils.TestCase.close_loop = staticmethod(closing(utils.TestCase.close_loop))
     adapt_file = FILES.get(module.__name__.rpartition(".")[2])
     if adapt_file is not None:
         adapt_file(module, subject, _Adder(module))
-
-
-def _closing(close_loop):
-    """A way to close a loop at the end of a test that needs no attribute of asyncio's own loop."""
-
-    def close(loop):
-        if hasattr(loop, "_default_executor"):
-            return close_loop(loop)
-        if not loop.is_closed():
-            loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-
-    return close
 
 
 class _Adder:
@@ -123,23 +93,11 @@ def _overlaid(module, **replaced):
 
 def _base_events(module, subject, add):
     module.base_events = Overlay(module.base_events, BaseEventLoop=asyncio.BaseEventLoop)
+    module.BaseEventLoopTests.plugged = True
 
 
-def _events(module, subject, add):
-    # asyncio's loop has its children watched by an object of the policy; a replacement watches its
-    # own, so the part of the set-up that installs a watcher is left out.
-    del module.UnixEventLoopTestsMixin.setUp, module.UnixEventLoopTestsMixin.tearDown
-
-
-def _subprocess(module, subject, add):
-    class OwnLoop(module.test_utils.TestCase):
-        def setUp(self):
-            super().setUp()
-            self.loop = asyncio.new_event_loop()
-            self.set_event_loop(self.loop)
-
-    # One class in place of CPython's class per child watcher.
-    add("SubprocessTests", module.SubprocessMixin, OwnLoop)
+def _pep492(module, subject, add):
+    module.BaseTest.plugged = True
 
 
 def _runners(module, subject, add):
@@ -265,10 +223,9 @@ def _eager_task_factory(module, subject, add):
 FILES = {
     "test_base_events": _base_events,
     "test_eager_task_factory": _eager_task_factory,
-    "test_events": _events,
     "test_futures": _futures,
     "test_futures2": _futures2,
+    "test_pep492": _pep492,
     "test_runners": _runners,
-    "test_subprocess": _subprocess,
     "test_tasks": _tasks,
 }

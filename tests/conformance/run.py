@@ -1,11 +1,12 @@
 """Runs CPython's own test_asyncio, as this interpreter ships it, on a loop and its own classes.
 
     python tests/conformance/run.py [--loop aioxide|asyncio|uvloop|module:factory]
-        [--file test_tasks] [--jobs 2] [--timeout 20] [--json FILE]
-        [--markdown FILE [--with FILE ...]] [pattern]
+        [--cases loop|class] [--file test_tasks] [--jobs 2] [--timeout 20] [--json FILE] [pattern]
 
-tests/test_conformance.py runs it for aioxide. It copies nothing of CPython's: where an interpreter
-has no `test` package, there is nothing to run.
+Loop cases make the loop wherever a test asks for `new_event_loop` or `SelectorEventLoop`; class
+cases give a Task, a Future or a Runner to the classes that test those. tests/test_conformance.py
+runs both for aioxide, publish.py for every loop. It copies nothing of CPython's: where an
+interpreter has no `test` package, there is nothing to run.
 """
 
 import argparse
@@ -22,11 +23,13 @@ import sysconfig
 import tempfile
 
 import expectations
+import plugging
 import report
 
 ISOLATE = pathlib.Path(__file__).with_name("isolate.py")
 # These take as long as all others together, so they are spread over the jobs and started first.
 LONG_FILES = ("test_tasks", "test_sslproto", "test_ssl")
+CASES = ("loop", "class")
 
 
 def files():
@@ -68,15 +71,29 @@ def run_shard(request):
     return records, None
 
 
-def run(loop, names, *, jobs, limit, pattern=""):
-    """Runs the files; {file: {"tests": records, "problems": what is wrong with them}}."""
-    exclusions = expectations.read(loop)
-    requests = [
-        {"loop": loop, "file": name, "pattern": pattern, "limit": limit, "shard": [shard, shards]}
+def requests_for(loop, names, *, cases, jobs, limit, pattern):
+    """What each process is asked: a file, or a share of one, as loop cases or as class cases."""
+    return [
+        {
+            "loop": loop,
+            "file": name,
+            "cases": case,
+            "pattern": pattern,
+            "limit": limit,
+            "shard": [shard, shards],
+        }
         for name in names
+        for case in cases
+        if case == "loop" or name in plugging.FILES
         for shards in [jobs if name in LONG_FILES else 1]
         for shard in range(shards)
     ]
+
+
+def run(loop, names, *, cases=CASES, jobs, limit, pattern=""):
+    """Runs the files; {file: {"tests": records, "problems": what is wrong with them}}."""
+    exclusions = expectations.read(loop)
+    requests = requests_for(loop, names, cases=cases, jobs=jobs, limit=limit, pattern=pattern)
     records = collections.defaultdict(list)
     broken = collections.defaultdict(list)
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
@@ -90,7 +107,7 @@ def run(loop, names, *, jobs, limit, pattern=""):
     for name in sorted(names):
         problems = broken[name]
         if judged:
-            whole = not pattern and not problems
+            whole = not pattern and not problems and set(cases) == set(CASES)
             problems = problems + expectations.problems(exclusions, name, records[name], whole)
         tests = sorted(records[name], key=lambda record: record["test"])
         results[name] = {"tests": tests, "problems": problems}
@@ -112,6 +129,7 @@ def main():
         "files": run(
             arguments.loop,
             names,
+            cases=[arguments.cases] if arguments.cases else CASES,
             jobs=arguments.jobs,
             limit=arguments.timeout,
             pattern=arguments.pattern,
@@ -119,9 +137,6 @@ def main():
     }
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    if arguments.markdown:
-        others = [json.loads(path.read_text()) for path in arguments.others]
-        arguments.markdown.write_text(report.markdown([result, *others]))
     print(report.table(result))
     wrong = [problem for file in result["files"].values() for problem in file["problems"]]
     for problem in wrong:
@@ -133,19 +148,11 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pattern", nargs="?", default="", help="only tests whose id contains this")
     parser.add_argument("--loop", default="aioxide")
+    parser.add_argument("--cases", choices=CASES, help="only these (default: both)")
     parser.add_argument("--file", action="append", default=[], help="only this file (repeatable)")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=20, help="seconds until a test hangs")
     parser.add_argument("--json", type=pathlib.Path, help="write every result here")
-    parser.add_argument("--markdown", type=pathlib.Path, help="write the page of numbers here")
-    parser.add_argument(
-        "--with",
-        dest="others",
-        type=pathlib.Path,
-        nargs="+",
-        default=[],
-        help="results of other Pythons, written by --json, for the page",
-    )
     return parser.parse_args()
 
 
