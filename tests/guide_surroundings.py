@@ -42,11 +42,14 @@ class Folder:
 
 
 def database_url(name: str) -> str:
+    """The database that the test started for this process, else a file of its own."""
+    if given := os.environ.get("AIOXIDE_GUIDE_DATABASE"):
+        return given
     return f"sqlite+aiosqlite:///{Folder.path / name}.sqlite"
 
 
 def create_async_engine(url: str, **options: object) -> sqlalchemy.ext.asyncio.AsyncEngine:
-    """An engine with the options of the guide, on a file instead of somebody's PostgreSQL."""
+    """An engine with the options of the guide, on a database of the test instead of somebody's."""
     return sqlalchemy.ext.asyncio.create_async_engine(database_url("elsewhere"), **options)
 
 

@@ -151,11 +151,12 @@ def start(way, program, **environment):
 
 
 def alike(text):
-    """The text without what may differ between two runs: loop class, addresses, ports, set order.
+    """The text without what may differ between two runs: loop, addresses, ports, dates, set order.
 
     Pool events are logged with connections of two libraries' choosing, so only results count.
     """
     text = re.sub(r"<\w*EventLoop (running=)", r"<the loop \1", text)
+    text = re.sub(r"'Date': '[^']*'", "'Date': …", text)
     text = re.sub(r"\b0x[0-9a-f]+\b", "0x…", text)
     text = re.sub(r"127\.0\.0\.1:\d{4,5}", "127.0.0.1:…", text)
     lines = [line for line in text.splitlines() if "INFO sqlalchemy.pool" not in line]
@@ -165,9 +166,13 @@ def alike(text):
     ]
 
 
-def finish_alike(program, *, ordered=True, **environment):
-    """Runs a program both ways, and checks that both end well, in silence, with the same output."""
-    children = {way: start(way, program, **environment) for way in WAYS}
+def finish_alike(program, *, ordered=True, databases=None, **environment):
+    """Runs a program both ways, and checks that both end well, in silence, with the same output.
+
+    `databases` names, for each way, the database that the program is to use.
+    """
+    given = {way: {"AIOXIDE_GUIDE_DATABASE": url} for way, url in (databases or {}).items()}
+    children = {way: start(way, program, **environment, **given.get(way, {})) for way in WAYS}
     try:
         outputs = {way: child.communicate(timeout=50) for way, child in children.items()}
     finally:
@@ -197,8 +202,8 @@ def test_program_prints_the_same_on_both_loops(program):
     assert finish_alike(HERE / "guide" / f"{program}.py")[-1] == "end"
 
 
-@pytest.fixture(scope="module")
 def printed_blocks():
+    """The Python blocks of the guide that AIOXIDE_GUIDE names, by the names they have here."""
     path = os.environ.get("AIOXIDE_GUIDE")
     if not path:
         pytest.skip("AIOXIDE_GUIDE names no guide")
@@ -208,20 +213,26 @@ def printed_blocks():
     return dict(zip((block.name for block in BLOCKS), blocks, strict=True))
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name.replace(" ", "-"))
-def test_printed_block_runs_unchanged(block, printed_blocks, tmp_path):
+def run_printed_block(block, tmp_path, **options):
+    """Runs a block of the printed guide both ways; what it said."""
+    printed = printed_blocks()[block.name]
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     certificate = authority.issue_cert("api.example.com").private_key_and_cert_chain_pem
     certificate.write_to_path(tmp_path / "certificate.pem")
     calls = "\n".join(line.removeprefix(" " * 8) for line in block.calls.splitlines())
     program = tmp_path / "program.py"
-    parts = [block.missing, printed_blocks[block.name], SHOW, calls, 'print("end")']
+    parts = [block.missing, printed, SHOW, calls, 'print("end")']
     program.write_text("\n".join(parts), encoding="utf-8")
-    said = finish_alike(
+    return finish_alike(
         program,
         ordered=block.ordered,
         SSL_CERT_FILE=str(tmp_path / "authority.pem"),
         AIOXIDE_GUIDE_CERTIFICATE=str(tmp_path / "certificate.pem"),
+        **options,
     )
-    assert "end" in said
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name.replace(" ", "-"))
+def test_printed_block_runs_unchanged(block, tmp_path):
+    assert "end" in run_printed_block(block, tmp_path)

@@ -1,10 +1,12 @@
 """Pools as tutorials set them up: a connector with limits, an engine with all its pool options.
 
-Run by test_guide.py under plain Python and under `python -m aioxide`; both must print the same.
-Server and database are local. Asserts nothing itself.
+Run by test_guide.py and test_guide_database.py under plain Python and under `python -m aioxide`;
+both must print the same. Server and database are local; AIOXIDE_GUIDE_DATABASE may name the
+database. Asserts nothing itself.
 """
 
 import asyncio
+import os
 import tempfile
 
 import aiohttp
@@ -56,7 +58,7 @@ async def over_http() -> None:
 async def into_a_database() -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine = create_async_engine(
-            f"sqlite+aiosqlite:///{folder}/pool.sqlite",
+            os.environ.get("AIOXIDE_GUIDE_DATABASE", f"sqlite+aiosqlite:///{folder}/pool.sqlite"),
             pool_size=4,
             max_overflow=2,
             pool_timeout=30,
@@ -66,7 +68,8 @@ async def into_a_database() -> None:
 
         async def ask(number: int) -> int:
             async with engine.connect() as connection:
-                return await connection.scalar(text("SELECT :number * 2"), {"number": number})
+                twice = text("SELECT CAST(:number AS INTEGER) * 2")
+                return await connection.scalar(twice, {"number": number})
 
         print(await asyncio.gather(*map(ask, range(40))))
         print(f"all given back: {engine.pool.checkedout()}")

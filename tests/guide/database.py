@@ -1,10 +1,12 @@
-"""SQLAlchemy's asyncio extension on aiosqlite: a database class, a repository, bulk operations.
+"""SQLAlchemy's asyncio extension: a database class, a repository, bulk operations.
 
-Run by test_guide.py under plain Python and under `python -m aioxide`; both must print the same.
-The database lives in a temporary folder. Asserts nothing itself.
+Run by test_guide.py and test_guide_database.py under plain Python and under `python -m aioxide`;
+both must print the same. The database is a file in a temporary folder, or the empty one that
+AIOXIDE_GUIDE_DATABASE names. Asserts nothing itself.
 """
 
 import asyncio
+import os
 import tempfile
 from contextlib import asynccontextmanager
 
@@ -96,7 +98,8 @@ async def bulk_update(database: Database, updates: list[dict]) -> None:
 
 async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        database = Database(f"sqlite+aiosqlite:///{folder}/guide.sqlite")
+        file = f"sqlite+aiosqlite:///{folder}/guide.sqlite"
+        database = Database(os.environ.get("AIOXIDE_GUIDE_DATABASE", file))
         async with database.engine.begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
         users = Repository(database)
