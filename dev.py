@@ -276,6 +276,13 @@ def soak(environment: Environment, options: argparse.Namespace) -> None:
     run([*strict, "tests/soak.py", *duration, *options.passed_on], environment.variables)
 
 
+def suites(environment: Environment, options: argparse.Namespace) -> None:
+    """other projects' test suites, on asyncio and on aioxide (names of suites after --)"""
+    environment.prepare("tests/requirements.txt")
+    environment.build("checked")
+    run([environment.python, "tests/suites/run.py", *options.passed_on], environment.variables)
+
+
 def wheel(environment: Environment, options: argparse.Namespace) -> None:
     """build the release wheel into dist/ and try it in an empty environment"""
     environment.prepare("tests/requirements.txt")
@@ -302,9 +309,10 @@ VERBS = {
     "bench": bench,
     "fmt": fmt,
     "soak": soak,
+    "suites": suites,
     "wheel": wheel,
 }
-PASS_ARGUMENTS_ON = {"run", "test", "bench", "soak"}
+PASS_ARGUMENTS_ON = {"run", "test", "bench", "soak", "suites"}
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -320,7 +328,7 @@ def command_line() -> argparse.ArgumentParser:
         prog="dev.py",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
         description="Builds, runs, tests and measures aioxide.",
-        epilog="Arguments after -- go on to pytest (test), the tour, the benches or the soak.",
+        epilog="Arguments after -- go on to pytest (test), the tour, benches, soak or suites.",
         parents=[choice],
         allow_abbrev=False,
     )
