@@ -43,19 +43,3 @@ class LaterMixin:
     async def create_unix_server(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not available yet."""
         _not_yet("servers on Unix sockets")
-
-    async def connect_read_pipe(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not available yet."""
-        _not_yet("pipes")
-
-    async def connect_write_pipe(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not available yet."""
-        _not_yet("pipes")
-
-    async def subprocess_shell(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not available yet."""
-        _not_yet("subprocesses")
-
-    async def subprocess_exec(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not available yet."""
-        _not_yet("subprocesses")

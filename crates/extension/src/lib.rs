@@ -10,6 +10,8 @@ mod _aioxide {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use runtime::children::Child;
+    #[pymodule_export]
     use runtime::event_loop::BaseEventLoop;
     #[pymodule_export]
     use runtime::executors::{job_queue::JobQueue, link::FutureLink};
@@ -18,9 +20,13 @@ mod _aioxide {
     #[pymodule_export]
     use runtime::handles::{Handle, TimerHandle};
     #[pymodule_export]
+    use runtime::protocols::child::ChildPipe;
+    #[pymodule_export]
     use runtime::tasks::Task;
     #[pymodule_export]
     use runtime::transports::listener::Listener;
+    #[pymodule_export]
+    use runtime::transports::pipe::{PipeTransport, ReadPipeTransport, WritePipeTransport};
     #[pymodule_export]
     use runtime::transports::stream::StreamTransport;
 

@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod children;
 pub mod event_loop;
 pub mod futures;
 pub mod handles;
@@ -29,6 +30,8 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
     cpython::slots::install_finalizer::<futures::Future>(py);
     cpython::slots::install_finalizer::<tasks::Task>(py);
     cpython::slots::install_finalizer::<transports::stream::StreamTransport>(py);
+    cpython::slots::install_finalizer::<transports::pipe::ReadPipeTransport>(py);
+    cpython::slots::install_finalizer::<transports::pipe::WritePipeTransport>(py);
     cpython::slots::install_plain_allocation::<handles::Handle>(py)?;
     cpython::slots::install_plain_allocation::<handles::TimerHandle>(py)?;
     cpython::slots::install_resume::<futures::awaiting::FutureIter>(py);

@@ -26,6 +26,7 @@ table! {
     handle = "asyncio"."Handle";
     timer_handle = "asyncio"."TimerHandle";
     transport = "asyncio"."Transport";
+    read_transport = "asyncio"."ReadTransport";
     get_event_loop = "asyncio.events"."get_event_loop";
     get_running_loop = "asyncio.events"."_get_running_loop";
     logger = "asyncio.log"."logger";

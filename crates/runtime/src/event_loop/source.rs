@@ -17,6 +17,7 @@ use slab::Slab;
 use super::BaseEventLoop;
 use super::mailbox::Posted;
 use super::watch::Watch;
+use crate::children::Child;
 use crate::cpython::descriptor;
 use crate::errors;
 use crate::transports::Transport;
@@ -30,6 +31,8 @@ pub enum Source {
     Listener(Py<Listener>),
     /// `add_reader`, `add_writer` and the `sock_*` calls.
     Watch(Watch),
+    /// A child process, by its pidfd.
+    Child(Py<Child>),
     /// The mailbox's wake-up, which only ends the wait.
     Mailbox,
 }
@@ -40,6 +43,7 @@ impl Source {
             Source::Transport(transport) => transport.traverse(visit),
             Source::Listener(listener) => visit.call(listener),
             Source::Watch(watch) => watch.traverse(visit),
+            Source::Child(child) => visit.call(child),
             Source::Mailbox => Ok(()),
         }
     }

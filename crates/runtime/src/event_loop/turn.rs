@@ -20,6 +20,7 @@ use super::mailbox::Posted;
 use super::source::Source;
 use super::state::Kernel;
 use super::{BaseEventLoop, clock, report, watch};
+use crate::children::Child;
 use crate::cpython::detached;
 use crate::cpython::imports::imports;
 use crate::errors;
@@ -142,29 +143,26 @@ fn hand_out(event_loop: &Bound<'_, BaseEventLoop>, events: &Events) -> PyResult<
     enum Receiver {
         Transport(Transport),
         Listener(Py<Listener>),
+        Child(Py<Child>),
         Watch,
         Nobody,
     }
     let py = event_loop.py();
-    let debug = event_loop.get().is_debug(py);
     for readiness in events.iter() {
         let receiver = event_loop.get().state.with(py, |state| {
             match state.sources.get(readiness.token).map(|entry| &entry.source) {
                 Some(Source::Transport(it)) => Receiver::Transport(it.clone_ref(py)),
                 Some(Source::Listener(listener)) => Receiver::Listener(listener.clone_ref(py)),
                 Some(Source::Watch(_)) => Receiver::Watch,
+                Some(Source::Child(child)) => Receiver::Child(child.clone_ref(py)),
                 Some(Source::Mailbox) | None => Receiver::Nobody,
             }
         });
         match receiver {
-            Receiver::Transport(transport) if debug => {
-                let shown = transport.object(py);
-                let ready = || transport.on_ready(event_loop, readiness);
-                report::measured(event_loop, Some(shown), ready)?;
-            }
             Receiver::Transport(transport) => transport.on_ready(event_loop, readiness)?,
             Receiver::Listener(listener) => Listener::on_ready(listener.bind(py), event_loop)?,
             Receiver::Watch => watch::on_ready(event_loop, readiness)?,
+            Receiver::Child(child) => Child::on_ready(child.bind(py), event_loop)?,
             Receiver::Nobody => {}
         }
     }

@@ -1,3 +1,4 @@
 //! Who receives what a transport reads.
 
+pub mod child;
 pub mod python;

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod listener;
 pub mod outgoing;
+pub mod pipe;
 pub mod stream;
 
 use engine::poller::Readiness;
@@ -14,12 +15,15 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use crate::event_loop::BaseEventLoop;
+use pipe::PipeTransport;
 use stream::StreamTransport;
 
 /// Every transport that has a protocol: a closed list.
 pub enum Transport {
     /// A connection.
     Stream(Py<StreamTransport>),
+    /// One end of a pipe.
+    Pipe(Py<PipeTransport>),
 }
 
 impl Transport {
@@ -28,6 +32,7 @@ impl Transport {
     pub fn clone_ref(&self, py: Python<'_>) -> Self {
         match self {
             Transport::Stream(transport) => Transport::Stream(transport.clone_ref(py)),
+            Transport::Pipe(transport) => Transport::Pipe(transport.clone_ref(py)),
         }
     }
 
@@ -35,6 +40,7 @@ impl Transport {
     pub fn object<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         match self {
             Transport::Stream(transport) => transport.bind(py).as_any(),
+            Transport::Pipe(transport) => transport.bind(py).as_any(),
         }
     }
 
@@ -42,6 +48,7 @@ impl Transport {
     pub fn is_closing(&self, py: Python<'_>) -> bool {
         match self {
             Transport::Stream(transport) => transport.get().is_closing(py),
+            Transport::Pipe(transport) => transport.get().is_closing(py),
         }
     }
 
@@ -49,6 +56,7 @@ impl Transport {
     pub fn begin(&self, py: Python<'_>) -> PyResult<()> {
         match self {
             Transport::Stream(transport) => StreamTransport::begin(transport.bind(py)),
+            Transport::Pipe(transport) => PipeTransport::begin(transport.bind(py)),
         }
     }
 
@@ -64,6 +72,9 @@ impl Transport {
             Transport::Stream(transport) => {
                 StreamTransport::on_ready(transport.bind(py), event_loop, readiness)
             }
+            Transport::Pipe(transport) => {
+                PipeTransport::on_ready(transport.bind(py), event_loop, readiness)
+            }
         }
     }
 
@@ -72,6 +83,7 @@ impl Transport {
         let py = event_loop.py();
         match self {
             Transport::Stream(transport) => StreamTransport::end(transport.bind(py), event_loop),
+            Transport::Pipe(transport) => PipeTransport::end(transport.bind(py)),
         }
     }
 
@@ -79,6 +91,7 @@ impl Transport {
     pub fn lost_descriptor(&self, py: Python<'_>) -> PyResult<()> {
         match self {
             Transport::Stream(transport) => StreamTransport::lost_descriptor(transport.bind(py)),
+            Transport::Pipe(transport) => PipeTransport::lost_descriptor(transport.bind(py)),
         }
     }
 
@@ -86,6 +99,7 @@ impl Transport {
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Transport::Stream(transport) => visit.call(transport),
+            Transport::Pipe(transport) => visit.call(transport),
         }
     }
 }

@@ -67,9 +67,7 @@ pub struct FlowControl {
 
 impl FlowControl {
     /// asyncio's marks; nobody is paused.
-    pub const fn new() -> Self {
-        FlowControl { marks: WaterMarks::DEFAULT, paused: false }
-    }
+    pub const DEFAULT: Self = Self { marks: WaterMarks::DEFAULT, paused: false };
 
     /// `(low, high)`, in bytes.
     pub const fn limits(&self) -> (usize, usize) {

@@ -103,33 +103,23 @@ impl StreamTransport {
     }
 
     /// Stops calling `data_received` until `resume_reading()`.
-    fn pause_reading(this: &Bound<'_, Self>) -> PyResult<()> {
-        let py = this.py();
-        let changed = this.get().state.with(py, |state| {
+    fn pause_reading(&self, py: Python<'_>) -> PyResult<()> {
+        let changed = self.state.with(py, |state| {
             let changed = !state.closing && !state.paused;
             state.paused |= changed;
             changed
         });
-        if !changed {
-            return Ok(());
-        }
-        this.get().rearm(py)?;
-        StreamTransport::note(this, "%r pauses reading")
+        if changed { self.rearm(py) } else { Ok(()) }
     }
 
     /// Takes up reading again.
-    fn resume_reading(this: &Bound<'_, Self>) -> PyResult<()> {
-        let py = this.py();
-        let changed = this.get().state.with(py, |state| {
+    fn resume_reading(&self, py: Python<'_>) -> PyResult<()> {
+        let changed = self.state.with(py, |state| {
             let changed = !state.closing && state.paused;
             state.paused &= !changed;
             changed
         });
-        if !changed {
-            return Ok(());
-        }
-        this.get().rearm(py)?;
-        StreamTransport::note(this, "%r resumes reading")
+        if changed { self.rearm(py) } else { Ok(()) }
     }
 
     /// True when the transport receives data.

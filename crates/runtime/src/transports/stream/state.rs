@@ -118,7 +118,7 @@ impl StreamState {
             protocol: None,
             context: None,
             buffer: WriteBuffer::new(),
-            flow: FlowControl::new(),
+            flow: FlowControl::DEFAULT,
             server: None,
             waiter: None,
             extra: None,
