@@ -8,6 +8,7 @@ import asyncio
 import collections
 import functools
 import itertools
+import logging
 import socket
 from asyncio import sslproto
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from . import _aioxide
 from .racing import first_to_connect
 
 __all__ = ("ConnectingMixin",)
+
+logger = logging.getLogger("asyncio")
 
 
 class ConnectingMixin:
@@ -72,7 +75,7 @@ class ConnectingMixin:
             raise ValueError("host and port was not specified and no sock specified")
         elif sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
-        return await self._make_connection(  # type: ignore[no-any-return]
+        transport, protocol = await self._make_connection(
             sock,
             protocol_factory,
             ssl,
@@ -81,6 +84,10 @@ class ConnectingMixin:
             ssl_shutdown_timeout,
             lent=lent,
         )
+        if self.get_debug():
+            shown = transport.get_extra_info("socket")
+            logger.debug("%r connected to %s:%r: (%r, %r)", shown, host, port, transport, protocol)
+        return transport, protocol
 
     async def _connect_any(
         self: Any,

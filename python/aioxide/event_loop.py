@@ -7,6 +7,7 @@ program is here; nothing here runs once per callback.
 import asyncio
 import os
 import sys
+import time
 import traceback
 import warnings
 import weakref
@@ -17,6 +18,7 @@ from typing import Any, TypeVar, TypeVarTuple, cast
 from . import _aioxide, _compat
 from .connecting import ConnectingMixin
 from .executors import ExecutorMixin
+from .generators import Finalizer, GeneratorMixin
 from .later import LaterMixin
 from .pipes import PipeMixin
 from .processes import ProcessMixin
@@ -35,6 +37,7 @@ class EventLoop(
     _aioxide.BaseEventLoop,
     ConnectingMixin,
     ExecutorMixin,
+    GeneratorMixin,
     ResolvingMixin,
     ServingMixin,
     SocketMixin,
@@ -71,7 +74,7 @@ class EventLoop(
         self._default_executor: Any = None
         self._executor_shutdown_called = False
         self._look_ups: dict[Any, Any] = {}
-        self._asyncgens: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._asyncgens: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._asyncgens_shutdown_called = False
         self._origin_tracking_saved: int | None = None
         self._init_signals()
@@ -107,7 +110,7 @@ class EventLoop(
         wakeup = self._begin_signals()
         try:
             sys.set_asyncgen_hooks(
-                firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
+                firstiter=self._asyncgen_firstiter_hook, finalizer=Finalizer(self)
             )
             events._set_running_loop(self)
             self._turn_until_stopped()
@@ -163,6 +166,8 @@ class EventLoop(
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
+        if self.get_debug():
+            base_events.logger.debug("Close %r", self)  # type: ignore[attr-defined]
         self._close_signals()
         self._executor_shutdown_called = True
         executor, self._default_executor = self._default_executor, None
@@ -180,43 +185,6 @@ class EventLoop(
             if task._source_traceback:
                 context["source_traceback"] = task._source_traceback
             self.call_exception_handler(context)
-
-    # Async generators.
-
-    async def shutdown_asyncgens(self) -> None:
-        """Close every async generator that is still suspended."""
-        self._asyncgens_shutdown_called = True
-        closing = list(self._asyncgens)
-        self._asyncgens.clear()
-        results = await asyncio.gather(
-            *[generator.aclose() for generator in closing], return_exceptions=True
-        )
-        for result, generator in zip(results, closing, strict=True):
-            if isinstance(result, Exception):
-                self.call_exception_handler(
-                    {
-                        "message": "an error occurred during closing of "
-                        f"asynchronous generator {generator!r}",
-                        "exception": result,
-                        "asyncgen": generator,
-                    }
-                )
-
-    def _asyncgen_firstiter_hook(self, generator: Any) -> None:
-        if self._asyncgens_shutdown_called:
-            warnings.warn(
-                f"asynchronous generator {generator!r} was scheduled after "
-                "loop.shutdown_asyncgens() call",
-                ResourceWarning,
-                source=self,
-                stacklevel=2,
-            )
-        self._asyncgens.add(generator)
-
-    def _asyncgen_finalizer_hook(self, generator: Any) -> None:
-        self._asyncgens.discard(generator)
-        if not self.is_closed():
-            self.call_soon_threadsafe(self.create_task, generator.aclose())
 
     def _check_callback(self, callback: Any, method: str) -> None:
         if asyncio.iscoroutine(callback) or _compat.iscoroutinefunction(callback):
@@ -245,6 +213,9 @@ class EventLoop(
             if exception is not None
             else False
         )
+        handle = self._current_handle
+        if "source_traceback" not in context and handle is not None and handle._source_traceback:
+            context["handle_traceback"] = handle._source_traceback
         lines = [message]
         for key in sorted(context):
             if key in {"message", "exception"}:
@@ -308,6 +279,29 @@ class EventLoop(
         self._set_debug_flag(bool(enabled))
         if self.is_running():
             self.call_soon_threadsafe(self._set_origin_tracking, bool(enabled))
+
+    # Names that asyncio's own loop has, for programs and tests that look there.
+
+    _clock_resolution = time.get_clock_info("monotonic").resolution
+
+    def _timer_handle_cancelled(self, handle: Any) -> None:
+        """Called by asyncio's own timers; ours leave by themselves."""
+
+    @property
+    def _closed(self) -> bool:
+        return self.is_closed()
+
+    @property
+    def _task_factory(self) -> Any:
+        return self.get_task_factory()
+
+    @property
+    def _debug(self) -> bool:
+        return self.get_debug()
+
+    @_debug.setter
+    def _debug(self, enabled: bool) -> None:
+        self._set_debug_flag(bool(enabled))
 
     def _set_origin_tracking(self, enabled: bool) -> None:
         if enabled == (self._origin_tracking_saved is not None):

@@ -44,6 +44,7 @@ class Server(base_events.Server):
         self._sockets: list[socket.socket] | None = sockets
         self._listeners: list[Any] = []
         self._clients: set[Any] = set()
+        self._unnamed = 0  # Connections that were attached without saying which, as until 3.12.
         self._waiters: list[Any] | None = []
         self._protocol_factory = protocol_factory
         self._backlog = backlog
@@ -58,14 +59,20 @@ class Server(base_events.Server):
 
     @property
     def _active_count(self) -> int:
-        return len(self._clients)
+        return len(self._clients) + self._unnamed
 
-    def _attach(self, transport: Any) -> None:
-        self._clients.add(transport)
+    def _attach(self, transport: Any = None) -> None:
+        if transport is None:
+            self._unnamed += 1
+        else:
+            self._clients.add(transport)
 
-    def _detach(self, transport: Any) -> None:
-        self._clients.discard(transport)
-        if not self._clients and self._sockets is None:
+    def _detach(self, transport: Any = None) -> None:
+        if transport is None:
+            self._unnamed -= 1
+        else:
+            self._clients.discard(transport)
+        if not self._active_count and self._sockets is None:
             self._wake_up()
 
     def _wake_up(self) -> None:
@@ -151,7 +158,7 @@ class Server(base_events.Server):
         if future is not None and not future.done():
             future.cancel()
             self._serving_forever_fut = None
-        if not self._clients:
+        if not self._active_count:
             self._wake_up()
 
     def close_clients(self) -> None:

@@ -52,6 +52,7 @@ impl BaseEventLoop {
         };
         let mut state = LoopState::open()?;
         state.flags.call_soon_replaced = overrides(intern!(py, "call_soon"))?;
+        state.flags.call_at_replaced = overrides(intern!(py, "call_at"))?;
         state.flags.time_replaced = overrides(intern!(py, "time"))?;
         Ok(BaseEventLoop { state: GilCell::new(state) })
     }
@@ -86,11 +87,15 @@ impl BaseEventLoop {
         callback: &Bound<'_, PyAny>,
         args: &Bound<'_, PyTuple>,
         context: Option<Py<PyContext>>,
-    ) -> PyResult<Py<TimerHandle>> {
+    ) -> PyResult<Py<PyAny>> {
         let delay = schedule::seconds(delay, "delay must not be None")?;
         let when = clock::seconds(this)? + delay;
+        if this.get().flags(this.py()).call_at_replaced {
+            return schedule::by_call_at(this, when, callback, args, context);
+        }
         let args = schedule::arguments(args);
-        schedule::call_at(this, when, callback, args, context, "call_later")
+        let handle = schedule::call_at(this, when, callback, args, context, "call_later")?;
+        Ok(handle.into_any())
     }
 
     /// Calls `callback(*args)` at `when` seconds of `loop.time()`; returns a TimerHandle.
@@ -338,6 +343,31 @@ impl BaseEventLoop {
         watch::ensure_no_transport(this, fd)
     }
 
+    /// What runs next: handles, and the tasks that step.
+    #[getter]
+    fn _ready<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        state::ready_entries(self, py)
+    }
+
+    /// The timers that are set, earliest first.
+    #[getter]
+    fn _scheduled<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        state::timer_entries(self, py)
+    }
+
+    /// The handle that runs, in debug mode.
+    #[getter]
+    fn _current_handle(&self, py: Python<'_>) -> Option<Py<Handle>> {
+        self.state.with(py, |state| state.current_handle.as_ref().map(|it| it.clone_ref(py)))
+    }
+
+    /// Ends the wait of a loop that waits, from any thread.
+    fn _write_to_self(&self, py: Python<'_>) {
+        if let Some(kernel) = self.state.with(py, |state| state.kernel.clone()) {
+            kernel.mailbox.wake();
+        }
+    }
+
     #[getter]
     fn _thread_id(&self, py: Python<'_>) -> Option<u64> {
         self.state.with(py, |state| state.thread)
@@ -348,7 +378,8 @@ impl BaseEventLoop {
         self.state.with(py, |state| state.stopping)
     }
 
-    /// Sets an attribute; replacing `call_soon` or `time` on the loop is honoured from then on.
+    /// Sets an attribute; replacing `call_soon`, `call_at` or `time` on the loop is honoured from
+    /// then on.
     fn __setattr__(
         this: &Bound<'_, Self>,
         name: &Bound<'_, PyString>,
@@ -426,6 +457,7 @@ impl BaseEventLoop {
         if let Some(which) = schedule::replaced_flag(name) {
             self.state.with(name.py(), |state| match which {
                 schedule::Replaced::CallSoon => state.flags.call_soon_replaced = replaced,
+                schedule::Replaced::CallAt => state.flags.call_at_replaced = replaced,
                 schedule::Replaced::Time => state.flags.time_replaced = replaced,
             });
         }

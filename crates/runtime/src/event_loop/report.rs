@@ -80,8 +80,12 @@ pub fn run_handle(handle: &Bound<'_, Handle>) -> PyResult<()> {
 /// Debug mode: runs an entry and warns when it held the loop for `slow_callback_duration`.
 pub fn timed(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> PyResult<()> {
     let py = event_loop.py();
+    let mut handle = None;
     let shown: Option<Bound<'_, PyAny>> = match &callback {
-        Callback::Call(handle) | Callback::Fire(handle) => Some(handle.bind(py).as_any().clone()),
+        Callback::Call(it) | Callback::Fire(it) => {
+            handle = Some(it.clone_ref(py));
+            Some(it.bind(py).as_any().clone())
+        }
         Callback::Step(task) => Some(task.bind(py).as_any().clone()),
         Callback::Begin(transport) | Callback::End(transport) => Some(transport.object(py).clone()),
         Callback::Deliver(_) => None,
@@ -91,21 +95,48 @@ pub fn timed(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> PyRes
         Callback::Call(handle) => Callback::Fire(handle),
         other => other,
     };
+    set_current_handle(event_loop, handle);
+    let result = measured(event_loop, shown.as_ref(), || turn::run_call(event_loop, callback));
+    set_current_handle(event_loop, None);
+    result
+}
+
+/// `_current_handle`: whose origin a report shows that is made while it runs.
+fn set_current_handle(event_loop: &Bound<'_, BaseEventLoop>, handle: Option<Py<Handle>>) {
+    let old = event_loop
+        .get()
+        .state
+        .with(event_loop.py(), |state| std::mem::replace(&mut state.current_handle, handle));
+    drop(old);
+}
+
+/// Debug mode: makes a call on behalf of `shown` and warns when it took long.
+pub fn measured(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    shown: Option<&Bound<'_, PyAny>>,
+    call: impl FnOnce() -> PyResult<()>,
+) -> PyResult<()> {
+    let py = event_loop.py();
     let began = clock::nanoseconds();
-    let result = turn::run_call(event_loop, callback);
+    let result = call();
     let seconds = clock::as_seconds(clock::nanoseconds().saturating_sub(began));
     let limit: f64 =
         event_loop.getattr(intern!(py, "slow_callback_duration"))?.extract().unwrap_or(0.1);
     if seconds >= limit
         && let Some(shown) = shown
     {
-        let text = format_entry(&shown)?;
+        let text = format_entry(shown)?;
         imports(py).base_events.bind(py).getattr(intern!(py, "logger"))?.call_method1(
             intern!(py, "warning"),
             ("Executing %s took %.3f seconds", text, seconds),
         )?;
     }
     result
+}
+
+/// Debug mode: tells the "asyncio" logger what happens; `arguments` begins with the format.
+pub fn note<'py>(py: Python<'py>, arguments: impl pyo3::call::PyCallArgs<'py>) -> PyResult<()> {
+    imports(py).logger.bind(py).call_method1(intern!(py, "debug"), arguments).map(drop)
 }
 
 /// As `asyncio.base_events._format_handle`: a step is shown as its task.

@@ -119,6 +119,23 @@ pub fn call_at(
     TimerHandle::schedule(event_loop, when, callback.clone().unbind(), args, context, flags.debug)
 }
 
+/// `loop.call_later` where somebody put another `call_at` on the loop: it is to see this timer too.
+pub fn by_call_at(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    when: f64,
+    callback: &Bound<'_, PyAny>,
+    args: &Bound<'_, PyTuple>,
+    context: Option<Py<PyContext>>,
+) -> PyResult<Py<PyAny>> {
+    let py = event_loop.py();
+    let first = PyTuple::new(py, [when.into_pyobject(py)?.as_any(), callback])?;
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "context"), context)?;
+    let all = first.as_sequence().concat(args.as_sequence())?.to_tuple()?;
+    let call_at = event_loop.getattr(intern!(py, "call_at"))?;
+    Ok(call_at.call(all, Some(&keywords))?.unbind())
+}
+
 /// Debug mode: only the loop's own thread may schedule without the mailbox.
 pub fn check_thread(event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
     let py = event_loop.py();
@@ -271,6 +288,7 @@ pub fn seconds(value: &Bound<'_, PyAny>, missing: &'static str) -> PyResult<f64>
 pub fn replaced_flag(name: &Bound<'_, PyString>) -> Option<Replaced> {
     match name.to_str().ok()? {
         "call_soon" => Some(Replaced::CallSoon),
+        "call_at" => Some(Replaced::CallAt),
         "time" => Some(Replaced::Time),
         _ => None,
     }
@@ -281,6 +299,8 @@ pub fn replaced_flag(name: &Bound<'_, PyString>) -> Option<Replaced> {
 pub enum Replaced {
     /// `loop.call_soon = …`
     CallSoon,
+    /// `loop.call_at = …`
+    CallAt,
     /// `loop.time = …`
     Time,
 }

@@ -22,7 +22,7 @@ use crate::blocking;
 use crate::cpython::context::Snapshots;
 use crate::cpython::version;
 use crate::errors;
-use crate::handles::TimerHandle;
+use crate::handles::{Handle, TimerHandle};
 use crate::tasks::Task;
 
 /// Turns that run short callbacks only share one exact reading of the clock.
@@ -56,6 +56,8 @@ pub struct Flags {
     pub running: bool,
     /// Somebody put another `call_soon` on the loop.
     pub call_soon_replaced: bool,
+    /// Somebody put another `call_at` on the loop.
+    pub call_at_replaced: bool,
     /// Somebody put another `time` on the loop.
     pub time_replaced: bool,
     /// The loop was made before a fork, in the parent.
@@ -120,6 +122,8 @@ pub struct LoopState {
     coarse: u64,
     /// Who steps.
     pub current: Current,
+    /// The handle that runs, in debug mode.
+    pub current_handle: Option<Py<Handle>>,
     /// The contexts of callbacks.
     pub snapshots: Snapshots,
     /// Where reads land before they become `bytes`; empty until the first.
@@ -158,6 +162,7 @@ impl LoopState {
             turns_since_clock: 0,
             coarse: 0,
             current: Current::Nobody,
+            current_handle: None,
             snapshots: Snapshots::default(),
             scratch: Vec::new(),
             workers: None,
@@ -335,6 +340,37 @@ impl BaseEventLoop {
         let address = task.as_ptr() as usize;
         self.state.with(task.py(), |state| state.current == Current::Stepping(address))
     }
+}
+
+/// `_ready`: a handle for each callback, a task for each step; what is the loop's own is left out.
+pub fn ready_entries<'py>(
+    event_loop: &BaseEventLoop,
+    py: Python<'py>,
+) -> PyResult<Bound<'py, PyList>> {
+    let entries: Vec<Py<PyAny>> = event_loop.state.with(py, |state| {
+        let shown = |callback: &Callback| match callback {
+            Callback::Call(handle) | Callback::Fire(handle) => {
+                Some(handle.clone_ref(py).into_any())
+            }
+            Callback::Step(task) => Some(task.clone_ref(py).into_any()),
+            Callback::Begin(_) | Callback::End(_) | Callback::Deliver(_) => None,
+        };
+        state.ready.iter().filter_map(shown).collect()
+    });
+    PyList::new(py, entries)
+}
+
+/// `_scheduled`: the timers, earliest first.
+pub fn timer_entries<'py>(
+    event_loop: &BaseEventLoop,
+    py: Python<'py>,
+) -> PyResult<Bound<'py, PyList>> {
+    let timers: Vec<Py<TimerHandle>> = event_loop
+        .state
+        .with(py, |state| state.timers.iter().map(|timer| timer.clone_ref(py)).collect());
+    let list = PyList::new(py, timers)?;
+    list.sort()?;
+    Ok(list)
 }
 
 /// `BaseEventLoop._shut`: closes descriptors, drops what was queued, returns unfinished tasks.

@@ -148,6 +148,7 @@ fn hand_out(event_loop: &Bound<'_, BaseEventLoop>, events: &Events) -> PyResult<
         Nobody,
     }
     let py = event_loop.py();
+    let debug = event_loop.get().is_debug(py);
     for readiness in events.iter() {
         let receiver = event_loop.get().state.with(py, |state| {
             match state.sources.get(readiness.token).map(|entry| &entry.source) {
@@ -159,6 +160,11 @@ fn hand_out(event_loop: &Bound<'_, BaseEventLoop>, events: &Events) -> PyResult<
             }
         });
         match receiver {
+            Receiver::Transport(transport) if debug => {
+                let shown = transport.object(py);
+                let ready = || transport.on_ready(event_loop, readiness);
+                report::measured(event_loop, Some(shown), ready)?;
+            }
             Receiver::Transport(transport) => transport.on_ready(event_loop, readiness)?,
             Receiver::Listener(listener) => Listener::on_ready(listener.bind(py), event_loop)?,
             Receiver::Watch => watch::on_ready(event_loop, readiness)?,

@@ -2,6 +2,8 @@
 //!
 //! The socket object and the policy (`Server`, TLS) are Python's; what runs per connection is here.
 
+use std::os::fd::AsRawFd;
+
 use engine::poller::{Interest, Token};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -11,6 +13,7 @@ use pyo3::types::{PyContext, PyDict};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 
+use super::address;
 use super::stream::StreamTransport;
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
@@ -166,6 +169,17 @@ fn connect(
     peer: Option<rustix::net::SocketAddrAny>,
 ) -> PyResult<()> {
     let py = event_loop.py();
+    if event_loop.get().is_debug(py) {
+        let peer = match &peer {
+            Some(peer) => address::to_python(py, peer)?,
+            None => py.None(),
+        };
+        let number = socket.as_raw_fd();
+        report::note(
+            py,
+            ("%r got a new connection from %r: fd=%d", &serving.server, peer, number),
+        )?;
+    }
     let own = context::copy(serving.context.bind(py))?;
     let protocol = context::run_in(own.bind(py), || serving.factory.bind(py).call0())??;
     StreamTransport::accepted(event_loop, socket, peer, &protocol, own, serving.server)

@@ -103,23 +103,33 @@ impl StreamTransport {
     }
 
     /// Stops calling `data_received` until `resume_reading()`.
-    fn pause_reading(&self, py: Python<'_>) -> PyResult<()> {
-        let changed = self.state.with(py, |state| {
+    fn pause_reading(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let changed = this.get().state.with(py, |state| {
             let changed = !state.closing && !state.paused;
             state.paused |= changed;
             changed
         });
-        if changed { self.rearm(py) } else { Ok(()) }
+        if !changed {
+            return Ok(());
+        }
+        this.get().rearm(py)?;
+        StreamTransport::note(this, "%r pauses reading")
     }
 
     /// Takes up reading again.
-    fn resume_reading(&self, py: Python<'_>) -> PyResult<()> {
-        let changed = self.state.with(py, |state| {
+    fn resume_reading(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let changed = this.get().state.with(py, |state| {
             let changed = !state.closing && state.paused;
             state.paused &= !changed;
             changed
         });
-        if changed { self.rearm(py) } else { Ok(()) }
+        if !changed {
+            return Ok(());
+        }
+        this.get().rearm(py)?;
+        StreamTransport::note(this, "%r resumes reading")
     }
 
     /// True when the transport receives data.

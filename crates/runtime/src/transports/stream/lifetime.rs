@@ -237,6 +237,17 @@ impl StreamTransport {
         self.state.with(py, |state| state.closing)
     }
 
+    /// Debug mode: logs `format`, which shows the transport.
+    pub(super) fn note(this: &Bound<'_, Self>, format: &str) -> PyResult<()> {
+        let py = this.py();
+        let debug = this
+            .get()
+            .state
+            .with(py, |state| state.home.as_ref().map(|home| home.clone_ref(py)))
+            .is_some_and(|home| home.get().is_debug(py));
+        if debug { report::note(py, (format, this)) } else { Ok(()) }
+    }
+
     /// `_fatal_error`: tells the loop (an OSError is the peer's doing, and silent), then closes.
     pub(super) fn fatal(this: &Bound<'_, Self>, error: PyErr, message: &str) -> PyResult<()> {
         let py = this.py();

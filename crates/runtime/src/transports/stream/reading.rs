@@ -99,6 +99,7 @@ fn into_protocol(this: &Bound<'_, StreamTransport>, fd: i32) -> PyResult<()> {
 /// The peer will send nothing more. The protocol decides whether we may go on sending.
 fn end_of_file(this: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let py = this.py();
+    StreamTransport::note(this, "%r received EOF")?;
     match this.get().in_context(py, |protocol| protocol.eof_received(py)) {
         Ok(true) => {
             this.get().state.with(py, |state| state.eof_seen = true);
