@@ -7,6 +7,7 @@ do with sockets is told in test_transports.py.
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import socket
 import ssl
@@ -271,6 +272,20 @@ async def test_connect_refused(loop):
         assert caught.value.errno == errno.ECONNREFUSED
         assert caught.value.strerror == f"Connect call failed {address}"
         assert loop.remove_writer(client) is False
+
+
+@on_loop
+async def test_the_error_of_a_refused_connect_is_held_by_no_future(loop):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = taken.getsockname()
+    try:
+        await loop.create_connection(asyncio.Protocol, *address)
+    except ConnectionRefusedError as error:
+        refused = error
+    # The turn that connects may still hold its callback.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not [holder for holder in gc.get_referrers(refused) if asyncio.isfuture(holder)]
 
 
 @on_loop

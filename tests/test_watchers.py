@@ -238,6 +238,18 @@ def test_closed_socket_object_is_refused(loop, name):
         getattr(loop, name)(near, print)
 
 
+@pytest.mark.parametrize("kind", ["reader", "writer"])
+@on_loop
+async def test_a_socket_closed_too_early_is_still_found(loop, kind):
+    add, remove = getattr(loop, f"add_{kind}"), getattr(loop, f"remove_{kind}")
+    with socket_pair() as (near, _):
+        add(near, print)
+        near.close()
+        assert remove(near) is True
+        with pytest.raises(ValueError, match="-1"):
+            remove(near)
+
+
 @pytest.mark.parametrize("name", ["add_reader", "add_writer"])
 def test_callback_is_required(loop, name):
     with socket_pair() as (near, _):

@@ -153,7 +153,7 @@ class SocketMixin:
     ) -> Any:
         """Repeat `call` each time `fd` is ready, until it does not block."""
         self._ensure_no_transport(fd)
-        future = self.create_future()
+        future: Any = self.create_future()
 
         def attempt() -> None:
             if future.done():
@@ -176,3 +176,5 @@ class SocketMixin:
             # Somebody who waits on the same descriptor since then keeps waiting.
             if not handle.cancelled():
                 remove(fd)
+            # An error holds this frame through its traceback, and must not hold itself.
+            future = None

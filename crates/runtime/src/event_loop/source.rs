@@ -133,6 +133,11 @@ impl Sources {
         Some((Token { index: index as u32, generation: entry.generation }, entry))
     }
 
+    /// The descriptor number of the first entry whose source is the one looked for.
+    pub fn find(&self, is_meant: impl Fn(&Source) -> bool) -> Option<RawFd> {
+        self.slots.iter().find(|(_, entry)| is_meant(&entry.source)).map(|(_, entry)| entry.fd)
+    }
+
     /// Tells the kernel what to report from now on; no system call when that is known already.
     /// With nothing to report the descriptor leaves the kernel's list, because errors and hang-ups
     /// are reported even to those who ask for nothing.

@@ -11,7 +11,7 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyInt, PyTuple};
 
 use super::BaseEventLoop;
 use super::callback::Callback;
@@ -43,8 +43,9 @@ impl Side {
 
 /// Who waits on one side.
 pub enum Watcher {
-    /// `add_reader` or `add_writer`: told each time.
-    Call(Py<Handle>),
+    /// `add_reader` or `add_writer`: told each time. What was watched, unless it was a number,
+    /// names the descriptor even after it was closed.
+    Call(Py<Handle>, Option<Py<PyAny>>),
     /// A `sock_*` call: done once, then gone.
     Operation(Operation),
 }
@@ -52,7 +53,10 @@ pub enum Watcher {
 impl Watcher {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Watcher::Call(handle) => Handle::traverse_owned(handle, visit),
+            Watcher::Call(handle, file) => {
+                visit.call(file)?;
+                Handle::traverse_owned(handle, visit)
+            }
             Watcher::Operation(operation) => operation.traverse(visit),
         }
     }
@@ -71,6 +75,15 @@ impl Watch {
             Side::Read => &mut self.reader,
             Side::Write => &mut self.writer,
         }
+    }
+
+    /// Whether this side was given `file`, itself and not a number, to watch.
+    fn is_of(&self, side: Side, file: &Bound<'_, PyAny>) -> bool {
+        let watcher = match side {
+            Side::Read => &self.reader,
+            Side::Write => &self.writer,
+        };
+        matches!(watcher, Some(Watcher::Call(_, Some(watched))) if watched.is(file))
     }
 
     fn wanted(&self) -> Interest {
@@ -147,7 +160,7 @@ fn put(
     let result =
         event_loop.get().state.with(py, |state| install(state, &kernel, fd, side, watcher));
     let (replaced, stale) = result.map_err(|(error, _watcher)| errors::from_io(&error))?;
-    if let Some(Watcher::Call(handle)) = &replaced {
+    if let Some(Watcher::Call(handle, _)) = &replaced {
         cancel(handle.bind(py))?;
     }
     source::abandon(py, stale)?;
@@ -184,7 +197,8 @@ pub fn add(
     let debug = event_loop.get().is_debug(py);
     let callback = callback.clone().unbind();
     let handle = Handle::new(py, event_loop, callback, args, context, debug)?;
-    put(event_loop, fd, side, Watcher::Call(handle.clone_ref(py)))?;
+    let file = (!file.is_instance_of::<PyInt>()).then(|| file.clone().unbind());
+    put(event_loop, fd, side, Watcher::Call(handle.clone_ref(py), file))?;
     Ok(handle)
 }
 
@@ -198,15 +212,32 @@ pub fn remove(
     if event_loop.get().flags(py).closed {
         return Ok(false);
     }
-    let fd = descriptor::number(file)?;
+    let fd = match descriptor::number(file) {
+        Ok(fd) => fd,
+        Err(error) => watched_as(event_loop, file, side).ok_or(error)?,
+    };
     match take(event_loop, fd, side, |_| true)? {
-        Some(Watcher::Call(handle)) => {
+        Some(Watcher::Call(handle, _)) => {
             cancel(handle.bind(py))?;
             Ok(true)
         }
         Some(Watcher::Operation(_)) => Ok(true),
         None => Ok(false),
     }
+}
+
+/// The number that a file, closed since then, was watched under: a selector finds it by identity.
+fn watched_as(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    file: &Bound<'_, PyAny>,
+    side: Side,
+) -> Option<RawFd> {
+    event_loop.get().state.with(file.py(), |state| {
+        state.sources.find(|source| match source {
+            Source::Watch(watch) => watch.is_of(side, file),
+            _ => false,
+        })
+    })
 }
 
 /// A `sock_*` call was cancelled: its operation no longer waits.
@@ -222,7 +253,7 @@ pub fn forget(
     for side in [Side::Read, Side::Write] {
         take(event_loop, fd, side, |watcher| match watcher {
             Watcher::Operation(operation) => operation.is_for(future),
-            Watcher::Call(_) => false,
+            Watcher::Call(..) => false,
         })?;
     }
     Ok(())
@@ -281,7 +312,7 @@ pub fn on_ready(event_loop: &Bound<'_, BaseEventLoop>, readiness: Readiness) -> 
         let Some(handle) = handle else { continue };
         if handle.get().is_cancelled(py) {
             take(event_loop, fired.fd, side, |watcher| match watcher {
-                Watcher::Call(other) => other.is(&handle),
+                Watcher::Call(other, _) => other.is(&handle),
                 Watcher::Operation(_) => false,
             })?;
         } else {
@@ -309,9 +340,9 @@ fn fire(py: Python<'_>, state: &mut LoopState, readiness: Readiness) -> Fired {
         }
         let side = SIDES[index];
         match watch.side(side).take() {
-            Some(Watcher::Call(handle)) => {
+            Some(Watcher::Call(handle, file)) => {
                 fired.handles[index] = Some(handle.clone_ref(py));
-                *watch.side(side) = Some(Watcher::Call(handle));
+                *watch.side(side) = Some(Watcher::Call(handle, file));
             }
             Some(Watcher::Operation(operation)) => fired.operations[index] = Some(operation),
             None => fired.idle = side.add_to(fired.idle),
