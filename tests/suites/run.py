@@ -8,7 +8,6 @@ loops that were made and notes each outcome, so that a crash is a result and the
 """
 
 import argparse
-import fnmatch
 import json
 import os
 import subprocess
@@ -71,10 +70,8 @@ class Session:
             **self.suite.environment,
             "PYTHONPATH": str(PLUGIN),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "",
             "AIOXIDE_SUITES_RESULTS": str(results),
         }
-        del environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]
         lists = {"DONE": self.outcomes, "ONLY": only}
         for name, tests in lists.items():
             if tests is not None:
@@ -90,6 +87,7 @@ class Session:
             "no:cacheprovider",
         ]
         command += ["-p", "suite_outcomes", f"--timeout={TEST_LIMIT}", "--tb=short"]
+        command += [f"--deselect={name}" for name in self.suite.not_run]
         command += [*self.suite.arguments, *self.arguments, *self.suite.tests]
         with open(self.log, "ab") as log:
             process = subprocess.Popen(
@@ -128,8 +126,6 @@ class Session:
                 running = told["start"]
             elif "end" in told:
                 running = None
-                if any(fnmatch.fnmatchcase(told["end"], pattern) for pattern in self.suite.not_run):
-                    continue
                 self.outcomes[told["end"]] = told["outcome"]
                 self.details[told["end"]] = told["detail"]
             else:
@@ -140,17 +136,24 @@ class Session:
         return (word, running) if running else None, ended
 
 
-def compare(suite, logs):
-    """Runs a suite on both loops; the comparison."""
+def compare(suite, logs, again):
+    """Runs a suite on both loops; the comparison. What asyncio did is kept until it may differ."""
     sources.fetch(suite)
-    sources.prepare(suite)
+    digest = sources.prepare(suite)
+    remembered = logs / f"{suite.name}-asyncio-{digest}.json"
     with services.running(suite.needs) as (variables, arguments):
         sessions = {}
         for loop in LOOPS:
             log = logs / f"{suite.name}-{loop}.log"
-            log.unlink(missing_ok=True)
-            arguments_here = [*arguments, *(f"--deselect={name}" for name in suite.not_run)]
-            sessions[loop] = Session(suite, loop, variables, arguments_here, log).run()
+            session = Session(suite, loop, variables, arguments, log)
+            if loop == "asyncio" and remembered.exists() and not again:
+                session.outcomes = json.loads(remembered.read_text())
+            else:
+                log.unlink(missing_ok=True)
+                session.run()
+            sessions[loop] = session
+        if not sessions["asyncio"].complaint:
+            remembered.write_text(json.dumps(sessions["asyncio"].outcomes, indent=1))
         comparison = comparing.Comparison.of(suite, sessions)
         for _ in range(RERUNS):
             disputed = comparison.disputed()
@@ -169,7 +172,9 @@ def main():
     parser.add_argument("suites", nargs="*", metavar="suite", help="only these (default: all)")
     parser.add_argument("--list", action="store_true", help="name the suites and end")
     parser.add_argument("--page", type=Path, help="write the page of results here")
-    parser.add_argument("--again", action="store_true", help="run what has a kept result too")
+    parser.add_argument(
+        "--again", action="store_true", help="run what has a result already, on asyncio too"
+    )
     options = parser.parse_args()
     if options.list:
         print("\n".join(f"{suite.name} {suite.version}" for suite in known))
@@ -185,7 +190,7 @@ def main():
             continue
         print(f"== {suite.name} {suite.version}", flush=True)
         try:
-            comparison = compare(suite, kept).facts()
+            comparison = compare(suite, kept, options.again).facts()
         except (sources.Unavailable, services.Missing) as reason:
             comparison = comparing.unavailable(suite, str(reason))
         result.write_text(json.dumps(comparison, indent=1) + "\n")

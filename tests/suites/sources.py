@@ -42,7 +42,7 @@ class Suite:
     environment: dict[str, str] = field(default_factory=dict)
     needs: str = ""
     not_run: dict[str, str] = field(default_factory=dict)
-    differences: dict[str, str] = field(default_factory=dict)
+    differences: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def source(self):
@@ -88,16 +88,21 @@ def fetch(suite):
 
 
 def prepare(suite):
-    """Makes the environment: the suite's package as a wheel, what it needs, and this project."""
+    """Makes the environment: the suite's package as a wheel, what it needs, and this project.
+
+    Returns a digest of all that decides what a run of the suite is.
+    """
     home = suite.python.parent.parent
     wanted = [f"{suite.name}=={suite.version}", *suite.requirements, *ALWAYS]
     digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+    asked = hashlib.sha256(repr([suite, digest]).encode()).hexdigest()[:12]
     stamp = home / "prepared-for"
     if stamp.exists() and stamp.read_text() == digest:
-        return
+        return asked
     subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", home], check=True)
     pip(suite.python, "install", "--quiet", "--prefer-binary", *wanted)
     (site,) = home.glob("lib/python*/site-packages")
     # The compiled module lies beside the Python files after `maturin develop`.
     (site / "aioxide.pth").write_text(f"{ROOT / 'python'}\n")
     stamp.write_text(digest)
+    return asked
