@@ -7,6 +7,7 @@ import asyncio
 import contextvars
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -104,6 +105,35 @@ def test_a_signal_before_the_loop_runs_is_not_lost(loop):
     os.kill(os.getpid(), SIGNAL)
     assert loop.run_until_complete(asyncio.wait_for(got, DEADLINE)) == "kept again"
     assert loop.remove_signal_handler(SIGNAL) is True
+
+
+def test_whoever_watches_for_signals_is_left_in_peace(loop):
+    """Twisted's reactor sets a wake-up descriptor, and has the loop watch it."""
+    signal.signal(SIGNAL, lambda number, frame: None)
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        far.setblocking(False)
+        got = loop.create_future()
+        loop.add_reader(far, lambda: got.done() or got.set_result(far.recv(1)))
+        signal.set_wakeup_fd(near.fileno())
+        try:
+            loop.call_soon(os.kill, os.getpid(), SIGNAL)
+            number = loop.run_until_complete(asyncio.wait_for(got, DEADLINE))
+            assert number == bytes([SIGNAL])
+        finally:
+            assert signal.set_wakeup_fd(-1) == near.fileno()
+            signal.signal(SIGNAL, signal.SIG_DFL)
+        loop.remove_reader(far)
+
+
+def test_who_begins_to_watch_while_the_loop_runs_stays(loop):
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        loop.call_soon(signal.set_wakeup_fd, near.fileno())
+        loop.run_until_complete(asyncio.sleep(0))
+        assert signal.set_wakeup_fd(-1) == near.fileno()
 
 
 def test_closing_the_loop_removes_its_handlers(loop):

@@ -107,7 +107,7 @@ class EventLoop(
         self._check_running()
         self._set_origin_tracking(self.get_debug())
         old_hooks = sys.get_asyncgen_hooks()
-        wakeup = self._begin_signals()
+        watching_signals = self._begin_signals()
         try:
             sys.set_asyncgen_hooks(
                 firstiter=self._asyncgen_firstiter_hook, finalizer=Finalizer(self)
@@ -116,7 +116,7 @@ class EventLoop(
             self._turn_until_stopped()
         finally:
             events._set_running_loop(None)
-            self._end_signals(wakeup)
+            self._end_signals(watching_signals)
             self._set_origin_tracking(False)
             sys.set_asyncgen_hooks(*old_hooks)
 

@@ -6,6 +6,7 @@ while the loop runs in the main thread or has a handler, so a signal that comes 
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -118,27 +119,30 @@ class SignalMixin:
             else:
                 self.call_soon(handle._run)
 
-    def _begin_signals(self: Any) -> int | None:
+    def _begin_signals(self: Any) -> bool:
         """Before running in the main thread: a signal wakes the loop however it is timed.
 
-        Returns the wake-up descriptor to restore, or None when nothing was changed.
+        Returns whether `_end_signals` has something to undo.
         """
         if threading.current_thread() is not threading.main_thread():
-            return None
+            return False
         try:
             writing = self._open_signal_pipe()
-            return signal.set_wakeup_fd(writing)
+            before = signal.set_wakeup_fd(writing)
+            if before not in (-1, writing):
+                # Somebody watches for signals on a descriptor of their own, as Twisted does, and
+                # is left in peace: asyncio takes its place only for handlers of the loop.
+                _give_back(before)
         except (ValueError, OSError):  # A sub-interpreter, or no descriptors left.
-            return None
+            return False
+        return True
 
-    def _end_signals(self: Any, wakeup: int | None) -> None:
-        if wakeup is None or self._signal_pipe is None:
+    def _end_signals(self: Any, begun: bool) -> None:
+        if not begun or self._signal_pipe is None or self._signal_handlers:
             return
-        if self._signal_handlers:
-            return
-        if wakeup == self._signal_pipe[1]:
-            wakeup = -1
-        signal.set_wakeup_fd(wakeup)
+        now = signal.set_wakeup_fd(-1)
+        if now not in (-1, self._signal_pipe[1]):
+            _give_back(now)
         self._drop_signal_pipe()
 
     def _close_signals(self: Any) -> None:
@@ -147,6 +151,12 @@ class SignalMixin:
         for number in list(self._signal_handlers):
             self.remove_signal_handler(number)
         self._drop_signal_pipe()
+
+
+def _give_back(wakeup: int) -> None:
+    """Restore a descriptor of somebody else's; one that was closed meanwhile is of no use."""
+    with contextlib.suppress(ValueError, OSError):
+        signal.set_wakeup_fd(wakeup)
 
 
 def _check_signal(sig: int) -> None:
