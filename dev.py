@@ -45,8 +45,11 @@ print(json.dumps({
 
 # What a release wheel must manage in an environment that holds nothing but the wheel.
 WHEEL_PROGRAM = """
-import importlib.metadata, pathlib, sys
+import importlib.metadata, importlib.util, pathlib, sys
 import aioxide
+
+assert not any(name.startswith("aioxide.integrations") for name in sys.modules), "unasked for"
+import aioxide.integrations.unittest
 
 async def answer(reader, writer):
     writer.write((await reader.readline()).upper())
@@ -68,6 +71,13 @@ assert line == b"HELLO\\n", line
 assert isinstance(loop, aioxide.EventLoop), loop
 assert pathlib.Path(aioxide.__file__).is_relative_to(sys.prefix), aioxide.__file__
 assert not importlib.metadata.requires("aioxide"), "a mandatory dependency"
+(plugin,) = importlib.metadata.entry_points(group="pytest11", name="aioxide")
+for host in (plugin.value, "aioxide.integrations.gunicorn", "aioxide.integrations.ipython"):
+    assert importlib.util.find_spec(host), host
+try:
+    import aioxide.integrations.granian
+except ImportError as error:
+    assert "pip install granian" in str(error), error
 print("the wheel works in an empty environment of CPython", sys.version.split()[0])
 """
 
@@ -229,7 +239,7 @@ def run_tour(environment: Environment, options: argparse.Namespace) -> None:
 
 def test(environment: Environment, options: argparse.Namespace) -> None:
     """everything that must pass: cargo test, the checked build, pytest"""
-    environment.prepare("tests/requirements.txt")
+    environment.prepare("tests/requirements.txt", "tests/requirements-hosts.txt")
     crates = [name for name in CRATES_WITHOUT_PYTHON if (ROOT / "crates" / name).is_dir()]
     without_python = {
         **environment.variables,

@@ -3,9 +3,13 @@
 `aioxide.run(main())` instead of `asyncio.run(main())`, or `import aioxide as asyncio`, or nothing
 at all under `python -m aioxide app.py`. Every name of `asyncio` is here: native where aioxide has
 it, asyncio's own where it has not.
+
+PYTEST_DONT_REWRITE: pytest would like to rewrite the packages of its plugins, and warns of those
+that are imported already, as this one is under `python -m aioxide -m pytest`.
 """
 
 import asyncio as _asyncio
+import os as _os
 import typing as _typing
 
 from . import _compat
@@ -57,6 +61,16 @@ def __getattr__(name: str) -> _typing.Any:
     `import *` does not bring (submodules, deprecated names) is asyncio's."""
     if name == "EventLoopPolicy":
         return _compat.policy_class(new_event_loop)
+    if name in {"load_ipython_extension", "unload_ipython_extension"}:
+        from .integrations import ipython
+
+        return getattr(ipython, name)
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(_asyncio, name)
+
+
+if _children := _os.environ.get("AIOXIDE_CHILDREN"):
+    from .children import lead_children_if_asked as _lead_children_if_asked
+
+    _lead_children_if_asked(_children)
