@@ -1,7 +1,8 @@
 /* A TCP echo server with nothing around it: epoll, recv, send. The floor of the echo benches.
  *
- * network.py compiles and starts it: bare_epoll CORE. It prints its port, and ends when its
- * standard input, a pipe, is closed. It allocates only for what a socket does not take at once.
+ * network.py compiles and starts it: bare_epoll CORE, or bare_tls CORE KEY. It prints its port,
+ * and ends when its standard input, a pipe, is closed. It allocates only for what a socket does
+ * not take at once.
  */
 
 #define _GNU_SOURCE
@@ -16,11 +17,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "channel.h"
+
 enum { SCRATCH = 256 * 1024, EVENTS = 256 };
 
 /* What the socket has not taken yet; while there is any, nothing more is read. */
 struct connection {
-    int descriptor;
+    struct channel channel;
     size_t left;
     char *rest;
 };
@@ -35,25 +38,26 @@ static void fail(const char *what) {
 
 static void watch(int operation, struct connection *connection, unsigned interest) {
     struct epoll_event event = {.events = interest, .data.ptr = connection};
-    if (epoll_ctl(poller, operation, connection->descriptor, &event) < 0)
+    if (epoll_ctl(poller, operation, connection->channel.descriptor, &event) < 0)
         fail("epoll_ctl");
 }
 
 static void end(struct connection *connection) {
-    close(connection->descriptor);
+    channel_close(&connection->channel);
+    close(connection->channel.descriptor);
     free(connection->rest);
     free(connection);
 }
 
 static void receive(struct connection *connection) {
-    ssize_t received = recv(connection->descriptor, scratch, SCRATCH, 0);
+    ssize_t received = channel_receive(&connection->channel, scratch, SCRATCH);
     if (received < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (received <= 0) {
         end(connection);
         return;
     }
-    ssize_t sent = send(connection->descriptor, scratch, received, MSG_NOSIGNAL);
+    ssize_t sent = channel_send(&connection->channel, scratch, received);
     if (sent < 0 && errno == EAGAIN)
         sent = 0;
     if (sent < 0) {
@@ -69,8 +73,7 @@ static void receive(struct connection *connection) {
 }
 
 static void send_rest(struct connection *connection) {
-    ssize_t sent =
-        send(connection->descriptor, connection->rest, connection->left, MSG_NOSIGNAL);
+    ssize_t sent = channel_send(&connection->channel, connection->rest, connection->left);
     if (sent < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (sent < 0) {
@@ -90,7 +93,7 @@ static struct connection *add(int descriptor) {
     struct connection *connection = calloc(1, sizeof *connection);
     if (!connection)
         fail("calloc");
-    connection->descriptor = descriptor;
+    connection->channel.descriptor = descriptor;
     watch(EPOLL_CTL_ADD, connection, EPOLLIN);
     return connection;
 }
@@ -99,7 +102,7 @@ static void accept_all(int listener) {
     int descriptor, on = 1;
     while ((descriptor = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
         setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        add(descriptor);
+        channel_open(&add(descriptor)->channel, descriptor, 1);
     }
     if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
         fail("accept");
@@ -120,10 +123,11 @@ static int listen_on_loopback(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) {
-        fprintf(stderr, "usage: bare_epoll CORE\n");
+    if (argc < 2) {
+        fprintf(stderr, "usage: bare_epoll CORE [KEY]\n");
         return 2;
     }
+    channel_prepare(argc > 2 ? argv[2] : NULL);
     cpu_set_t core;
     CPU_ZERO(&core);
     CPU_SET(atoi(argv[1]), &core);
@@ -144,7 +148,7 @@ int main(int argc, char **argv) {
             if (connection == parent)
                 return 0;
             if (connection == listener)
-                accept_all(listener->descriptor);
+                accept_all(listener->channel.descriptor);
             else if (connection->left)
                 send_rest(connection);
             else

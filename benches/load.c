@@ -22,10 +22,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "channel.h"
+
 enum { SCRATCH = 256 * 1024, EVENTS = 256, PATIENCE_MS = 10000 };
 
 struct connection {
-    int descriptor;
+    struct channel channel;
     int waits_to_send;
     size_t sent, received;
     uint64_t started_ns;
@@ -55,13 +57,13 @@ static uint64_t read_ns(clockid_t clock) {
 static void watch(int operation, struct connection *connection) {
     unsigned interest = EPOLLIN | (connection->waits_to_send ? EPOLLOUT : 0);
     struct epoll_event event = {.events = interest, .data.ptr = connection};
-    if (epoll_ctl(poller, operation, connection->descriptor, &event) < 0)
+    if (epoll_ctl(poller, operation, connection->channel.descriptor, &event) < 0)
         fail("epoll_ctl");
 }
 
 static void continue_sending(struct connection *connection) {
-    ssize_t sent = send(connection->descriptor, message + connection->sent,
-                        size - connection->sent, MSG_NOSIGNAL);
+    ssize_t sent = channel_send(&connection->channel, message + connection->sent,
+                                size - connection->sent);
     if (sent < 0 && errno != EAGAIN)
         fail("send");
     connection->sent += sent < 0 ? 0 : sent;
@@ -80,7 +82,7 @@ static void send_message(struct connection *connection) {
 
 /* Whether the echo is complete. */
 static int receive(struct connection *connection) {
-    ssize_t received = recv(connection->descriptor, scratch, SCRATCH, 0);
+    ssize_t received = channel_receive(&connection->channel, scratch, SCRATCH);
     if (received < 0 && errno == EAGAIN)
         return 0;
     if (received < 0)
@@ -131,13 +133,14 @@ static void open_connection(struct connection *connection, int port) {
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons(port),
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int on = 1;
-    connection->descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (connection->descriptor < 0 ||
-        connect(connection->descriptor, (struct sockaddr *)&address, sizeof address) < 0 ||
-        fcntl(connection->descriptor, F_SETFL, O_NONBLOCK) < 0)
+    int on = 1, descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (descriptor < 0 ||
+        connect(descriptor, (struct sockaddr *)&address, sizeof address) < 0)
         fail("connect");
-    setsockopt(connection->descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    channel_open(&connection->channel, descriptor, 0);
+    if (fcntl(descriptor, F_SETFL, O_NONBLOCK) < 0)
+        fail("fcntl");
     watch(EPOLL_CTL_ADD, connection);
 }
 
@@ -176,6 +179,7 @@ int main(int argc, char **argv) {
     if ((errno = clock_getcpuclockid(atoi(argv[7]), &server)) != 0)
         fail("clock_getcpuclockid");
 
+    channel_prepare(NULL);
     size = atol(argv[4]);
     message = malloc(size);
     struct connection *connections = calloc(count, sizeof *connections);

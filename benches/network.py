@@ -21,7 +21,14 @@ from loops import BARE, factory
 from measure import Options, Sample, cores, pin
 
 FOLDER = Path(__file__).parent
-PROGRAMS = ("bare_epoll", "load")
+# The program, its source, and what the compiler is told beside.
+PROGRAMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("bare_epoll", "bare_epoll.c", ()),
+    ("load", "load.c", ()),
+    ("bare_tls", "bare_epoll.c", ("-DTLS", "-lssl", "-lcrypto")),
+    ("load_tls", "load.c", ("-DTLS", "-lssl", "-lcrypto")),
+)
+KEY = "server.pem"
 WARM_UP_SECONDS = 0.2
 PATIENCE_SECONDS = 30
 
@@ -33,11 +40,22 @@ def compiled_programs() -> Iterator[Path]:
     if compiler is None:
         raise SystemExit("the network benches need a C compiler (cc), and there is none")
     with tempfile.TemporaryDirectory(prefix="aioxide-benches-") as folder:
-        for name in PROGRAMS:
-            source = FOLDER / f"{name}.c"
-            target = Path(folder, name)
-            subprocess.run([compiler, "-O2", "-o", target, source], check=True)
+        for name, source, options in PROGRAMS:
+            command = [compiler, "-O2", "-o", Path(folder, name), FOLDER / source, *options]
+            if subprocess.run(command, check=False).returncode:
+                raise SystemExit(
+                    f"{source} cannot be compiled; the TLS benches need the headers of OpenSSL "
+                    "(libssl-dev)"
+                )
+        make_key(Path(folder, KEY))
         yield Path(folder)
+
+
+def make_key(path: Path) -> None:
+    """A server's key and its certificate, in one file."""
+    import trustme
+
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(path))
 
 
 @contextlib.contextmanager
@@ -56,24 +74,31 @@ def serving(command: list[str]) -> Iterator[tuple[int, int]]:
             server.kill()
 
 
-def server_command(script: str, loop_name: str, programs: Path | None) -> list[str]:
+def server_command(
+    script: str, loop_name: str, programs: Path | None, tls: bool = False
+) -> list[str]:
     """What starts the server of `script` on a loop, or the bare one."""
     core = str(cores()[0])
     if loop_name == BARE:
         assert programs is not None
+        if tls:
+            return [str(programs / "bare_tls"), core, str(programs / KEY)]
         return [str(programs / "bare_epoll"), core]
     return [sys.executable, script, "--serve", "--loop", loop_name, "--core", core]
 
 
-def echo_sample(script: str, connections: int, size: int) -> Callable[[str, Options], Sample]:
+def echo_sample(
+    script: str, connections: int, size: int, tls: bool = False
+) -> Callable[[str, Options], Sample]:
     """A sample of an echo server: its processor time for one message, in microseconds."""
 
     def sample(loop_name: str, options: Options) -> Sample:
         assert options.programs is not None
-        with serving(server_command(script, loop_name, options.programs)) as (pid, port):
+        program = options.programs / ("load_tls" if tls else "load")
+        with serving(server_command(script, loop_name, options.programs, tls)) as (pid, port):
             numbers = [cores()[1], port, connections, size, WARM_UP_SECONDS, options.seconds, pid]
             load = subprocess.run(
-                [options.programs / "load", *map(str, numbers)],
+                [program, *map(str, numbers)],
                 stdout=subprocess.PIPE,
                 timeout=PATIENCE_SECONDS,
                 check=True,
