@@ -10,7 +10,6 @@ import functools
 import itertools
 import logging
 import socket
-from asyncio import sslproto
 from collections.abc import Callable
 from typing import Any
 
@@ -202,34 +201,6 @@ class ConnectingMixin:
         known = addresses_of(sock)
         known.update(extra or {})
         return _aioxide.StreamTransport(self, sock, protocol, waiter, known, server, lent=lent)
-
-    def _make_ssl_transport(
-        self: Any,
-        rawsock: Any,
-        protocol: Any,
-        sslcontext: Any,
-        waiter: Any = None,
-        *,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-        extra: dict[str, Any] | None = None,
-        server: Any = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-        lent: bool = False,
-    ) -> Any:
-        tls = sslproto.SSLProtocol(
-            self,
-            protocol,
-            sslcontext,
-            waiter,
-            server_side,
-            server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
-        self._make_socket_transport(rawsock, tls, extra=extra, server=server, lent=lent)
-        return tls._app_transport
 
 
 def check_client_tls(

@@ -26,6 +26,7 @@ from .resolving import ResolvingMixin
 from .serving import ServingMixin
 from .signals import SignalMixin
 from .sockets import SocketMixin
+from .tls import TlsMixin
 
 __all__ = ("EventLoop",)
 
@@ -43,6 +44,7 @@ class EventLoop(
     SocketMixin,
     PipeMixin,
     ProcessMixin,
+    TlsMixin,
     SignalMixin,
     LaterMixin,
     asyncio.AbstractEventLoop,

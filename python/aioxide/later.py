@@ -16,10 +16,6 @@ class LaterMixin:
 
     __slots__ = ()
 
-    async def start_tls(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not available yet."""
-        _not_yet("loop.start_tls()")
-
     async def sendfile(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not available yet."""
         _not_yet("loop.sendfile()")

@@ -11,12 +11,13 @@ import errno
 import itertools
 import logging
 import socket
-from asyncio import base_events, sslproto, trsock
+from asyncio import base_events, trsock
 from collections.abc import Callable
 from typing import Any
 
 from . import _aioxide
 from .connecting import check_tls_timeouts, refuse_ssl_socket
+from .tls import checked_timeouts
 
 __all__ = ("Server", "ServingMixin")
 
@@ -81,51 +82,22 @@ class Server(base_events.Server):
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _make_protocol(self) -> Any:
-        """The protocol of a new connection: the factory's, behind TLS where there is TLS."""
-        protocol = self._protocol_factory()
-        if self._ssl_context is None:
-            return protocol
-        waiter = self._loop.create_future()
-        tls = sslproto.SSLProtocol(
-            self._loop,
-            protocol,
-            self._ssl_context,
-            waiter,
-            True,
-            None,
-            ssl_handshake_timeout=self._ssl_handshake_timeout,  # type: ignore[arg-type]
-            ssl_shutdown_timeout=self._ssl_shutdown_timeout,
-        )
-        transport = tls._app_transport
-        waiter.add_done_callback(lambda waiter: self._handshake_done(waiter, protocol, transport))
-        return tls
-
-    def _handshake_done(self, waiter: Any, protocol: Any, transport: Any) -> None:
-        """A peer that fails the handshake is its own affair: only debug mode tells of it."""
-        error = None if waiter.cancelled() else waiter.exception()
-        if error is None:
-            return
-        transport.close()
-        if self._loop.get_debug():
-            self._loop.call_exception_handler(
-                {
-                    "message": "Error on transport creation for incoming connection",
-                    "exception": error,
-                    "protocol": protocol,
-                    "transport": transport,
-                }
-            )
-
     def _start_serving(self) -> None:
         if self._serving or self._sockets is None:
             return
         self._serving = True
-        factory = self._protocol_factory if self._ssl_context is None else self._make_protocol
+        tls = None
+        if self._ssl_context is not None:
+            tls = (
+                self._ssl_context,
+                *checked_timeouts(self._ssl_handshake_timeout, self._ssl_shutdown_timeout),
+            )
         for sock in self._sockets:
             sock.listen(self._backlog)
             self._listeners.append(
-                _aioxide.Listener(self._loop, sock, factory, self, self._backlog)
+                _aioxide.Listener(
+                    self._loop, sock, self._protocol_factory, self, self._backlog, tls
+                )
             )
 
     def get_loop(self) -> Any:
@@ -234,6 +206,7 @@ class ServingMixin:
         if isinstance(ssl, bool):
             raise TypeError("ssl argument must be an SSLContext or None")
         check_tls_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        checked_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
         if sock is not None:
             refuse_ssl_socket(sock)
         if host is not None or port is not None:

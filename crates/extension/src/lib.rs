@@ -29,6 +29,8 @@ mod _aioxide {
     use runtime::transports::pipe::{PipeTransport, ReadPipeTransport, WritePipeTransport};
     #[pymodule_export]
     use runtime::transports::stream::StreamTransport;
+    #[pymodule_export]
+    use runtime::transports::tls::{TlsProtocol, TlsTransport};
 
     /// Called in the child after every fork: loops made before belong to the parent.
     #[pyfunction]

@@ -32,6 +32,7 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
     cpython::slots::install_finalizer::<transports::stream::StreamTransport>(py);
     cpython::slots::install_finalizer::<transports::pipe::ReadPipeTransport>(py);
     cpython::slots::install_finalizer::<transports::pipe::WritePipeTransport>(py);
+    cpython::slots::install_finalizer::<transports::tls::TlsTransport>(py);
     cpython::slots::install_plain_allocation::<handles::Handle>(py)?;
     cpython::slots::install_plain_allocation::<handles::TimerHandle>(py)?;
     cpython::slots::install_resume::<futures::awaiting::FutureIter>(py);

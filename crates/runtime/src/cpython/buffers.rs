@@ -1,10 +1,18 @@
-//! Lends a Python buffer to a system call, and nothing longer.
+//! Lends a Python buffer to a system call, and nothing longer; makes `bytes` that are filled where
+//! they stand.
 //!
 //! The interpreter stays attached while a slice is out, and the closure must not call Python, so
-//! nobody can resize or fill the buffer meanwhile.
+//! nobody can resize or fill the buffer meanwhile. Where OpenSSL works on a buffer, which it does
+//! without the interpreter, only addresses are passed on ([`Space`], [`hold`]).
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+unsafe extern "C" {
+    /// Makes a `bytes` that nobody else has shorter; part of the stable ABI, not of PyO3.
+    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, length: ffi::Py_ssize_t) -> std::ffi::c_int;
+}
 
 /// Releases the buffer again, also when the closure unwinds.
 struct Lent(ffi::Py_buffer);
@@ -51,6 +59,87 @@ pub fn write<R>(object: &Bound<'_, PyAny>, fill: impl FnOnce(&mut [u8]) -> R) ->
     // no other reference to these bytes is used.
     let bytes = unsafe { std::slice::from_raw_parts_mut(lent.0.buf.cast::<u8>(), length) };
     Ok(fill(bytes))
+}
+
+/// Memory that is filled from its start on, by functions of this room only.
+pub struct Space {
+    start: *mut u8,
+    length: usize,
+    filled: usize,
+}
+
+impl Space {
+    /// Where the unfilled part begins, and its length.
+    pub(super) fn rest(&self) -> (*mut u8, usize) {
+        (self.start.wrapping_add(self.filled), self.length - self.filled)
+    }
+
+    /// `count` more bytes were written.
+    pub(super) fn advance(&mut self, count: usize) {
+        self.filled = (self.filled + count).min(self.length);
+    }
+
+    /// Bytes written.
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// Whether nothing more can be written.
+    pub fn is_full(&self) -> bool {
+        self.filled == self.length
+    }
+}
+
+/// Lets `fill` write into `object` (a writable, C-contiguous buffer), which it may do by way of
+/// Python objects: the buffer cannot be resized meanwhile.
+///
+/// # Errors
+/// `TypeError` or `BufferError` when it cannot be written to.
+pub fn fill<R>(object: &Bound<'_, PyAny>, fill: impl FnOnce(&mut Space) -> R) -> PyResult<R> {
+    let lent = lend(object, ffi::PyBUF_WRITABLE)?;
+    let mut space =
+        Space { start: lent.0.buf.cast::<u8>(), length: lent.0.len as usize, filled: 0 };
+    Ok(fill(&mut space))
+}
+
+/// A `bytes` of what `fill` writes, at most `capacity` bytes; what `fill` says comes beside it.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn build<R>(
+    py: Python<'_>,
+    capacity: usize,
+    fill: impl FnOnce(&mut Space) -> R,
+) -> PyResult<(Bound<'_, PyBytes>, R)> {
+    // SAFETY: a new object that nobody else has: it may be written to and made shorter. `Space`
+    // counts only what this room wrote. When shortening fails the object is gone already.
+    unsafe {
+        let mut object =
+            ffi::PyBytes_FromStringAndSize(std::ptr::null(), capacity as ffi::Py_ssize_t);
+        if object.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        let start = ffi::PyBytes_AsString(object).cast::<u8>();
+        let mut space = Space { start, length: capacity, filled: 0 };
+        let answer = fill(&mut space);
+        if _PyBytes_Resize(&raw mut object, space.filled as ffi::Py_ssize_t) != 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok((Bound::from_owned_ptr(py, object).cast_into_unchecked::<PyBytes>(), answer))
+    }
+}
+
+/// Keeps `object` (any C-contiguous buffer) from being resized while `look` uses its address and
+/// its length.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn hold<R>(
+    object: &Bound<'_, PyAny>,
+    look: impl FnOnce(usize, usize) -> R,
+) -> PyResult<R> {
+    let lent = lend(object, ffi::PyBUF_SIMPLE)?;
+    Ok(look(lent.0.buf as usize, lent.0.len as usize))
 }
 
 unsafe fn slice<'a>(start: *const u8, length: usize) -> &'a [u8] {

@@ -72,6 +72,27 @@ pub fn method1<'py>(
     }
 }
 
+/// `receiver.name(first, second)`.
+#[inline]
+pub fn method2<'py>(
+    receiver: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    first: &Bound<'py, PyAny>,
+    second: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let arguments = [receiver.as_ptr(), first.as_ptr(), second.as_ptr()];
+    // SAFETY: the array lives through the call; a NULL answer has set an exception.
+    unsafe {
+        let result = ffi::PyObject_VectorcallMethod(
+            name.as_ptr(),
+            arguments.as_ptr(),
+            3 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            std::ptr::null_mut(),
+        );
+        Bound::from_owned_ptr_or_err(receiver.py(), result)
+    }
+}
+
 /// `object.__setattr__(name, value)`, or `__delattr__` when there is no value: the generic way,
 /// for classes that watch their attributes and then store them as any object would.
 pub fn set_attribute(

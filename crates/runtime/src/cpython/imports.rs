@@ -4,14 +4,15 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 macro_rules! table {
-    ($($(#[$attribute:meta])* $field:ident = $module:literal . $name:literal;)*) => {
-        /// What the runtime uses of Python's standard library.
+    ($(#[$about:meta])* $table:ident:
+     $($(#[$attribute:meta])* $field:ident = $module:literal . $name:literal;)*) => {
+        $(#[$about])*
         #[allow(missing_docs)]
-        pub struct Imports { $($(#[$attribute])* pub $field: Py<PyAny>,)* }
+        pub struct $table { $($(#[$attribute])* pub $field: Py<PyAny>,)* }
 
-        impl Imports {
+        impl $table {
             fn load(py: Python<'_>) -> PyResult<Self> {
-                Ok(Imports { $($(#[$attribute])*
+                Ok($table { $($(#[$attribute])*
                     $field: py.import($module)?.getattr($name)?.unbind(),)* })
             }
         }
@@ -19,6 +20,8 @@ macro_rules! table {
 }
 
 table! {
+    /// What the runtime uses of Python's standard library.
+    Imports:
     cancelled_error = "asyncio.exceptions"."CancelledError";
     invalid_state_error = "asyncio.exceptions"."InvalidStateError";
     future = "asyncio"."Future";
@@ -48,12 +51,33 @@ table! {
     current_task = "asyncio.tasks"."current_task";
     socket = "socket"."socket";
     transport_socket = "asyncio.trsock"."TransportSocket";
+    protocol = "asyncio"."Protocol";
     buffered_protocol = "asyncio"."BufferedProtocol";
+    sendfile_mode = "asyncio.constants"."_SendfileMode";
     warn = "warnings"."warn";
     get_ident = "threading"."get_ident";
     concurrent_future = "concurrent.futures"."Future";
     convert_future_error = "asyncio.futures"."_convert_future_exc";
     queue_empty = "queue"."Empty";
+}
+
+table! {
+    /// What TLS uses of the `ssl` module, which an interpreter may be built without.
+    TlsImports:
+    memory_bio = "ssl"."MemoryBIO";
+    ssl_object = "ssl"."SSLObject";
+    ssl_error = "ssl"."SSLError";
+    certificate_error = "ssl"."CertificateError";
+    wants_to_read = "ssl"."SSLWantReadError";
+    syscall_error = "ssl"."SSLSyscallError";
+    native = "_ssl"."_SSLSocket";
+}
+
+static TLS_IMPORTS: PyOnceLock<TlsImports> = PyOnceLock::new();
+
+/// The table of TLS, loaded when it is asked for first.
+pub fn tls_imports(py: Python<'_>) -> PyResult<&'static TlsImports> {
+    TLS_IMPORTS.get_or_try_init(py, || TlsImports::load(py))
 }
 
 static IMPORTS: PyOnceLock<Imports> = PyOnceLock::new();

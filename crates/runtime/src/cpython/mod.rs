@@ -13,6 +13,7 @@
 //! | [`buffers`] | lend a Python buffer to a system call |
 //! | [`descriptor`] | descriptors that Python hands over or lends |
 //! | [`detached`] | wait in the kernel without the interpreter |
+//! | [`openssl`] | drive `ssl.MemoryBIO` and `ssl.SSLObject` with memory of ours |
 //! | [`imports`] | every Python object we need, imported once |
 //! | [`version`] | every `cfg(Py_3_xx)`: same signature on every Python |
 
@@ -25,5 +26,6 @@ pub mod coroutine;
 pub mod descriptor;
 pub mod detached;
 pub mod imports;
+pub mod openssl;
 pub mod slots;
 pub mod version;

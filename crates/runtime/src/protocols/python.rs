@@ -53,9 +53,9 @@ impl PythonProtocol {
         calls::method1(self.object.bind(py), intern!(py, "data_received"), data).map(drop)
     }
 
-    /// `protocol.get_buffer(-1)`
-    pub fn get_buffer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let hint = (-1_i32).into_pyobject(py)?.into_any();
+    /// `protocol.get_buffer(hint)`
+    pub fn get_buffer<'py>(&self, py: Python<'py>, hint: isize) -> PyResult<Bound<'py, PyAny>> {
+        let hint = hint.into_pyobject(py)?.into_any();
         calls::method1(self.object.bind(py), intern!(py, "get_buffer"), &hint)
     }
 

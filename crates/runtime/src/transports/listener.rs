@@ -1,6 +1,6 @@
 //! `Listener`: a listening socket. Accepts what waits, makes a protocol and a transport for each.
 //!
-//! The socket object and the policy (`Server`, TLS) are Python's; what runs per connection is here.
+//! The socket object and the policy (`Server`) are Python's; what runs per connection is here.
 
 use std::os::fd::AsRawFd;
 
@@ -15,6 +15,8 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::address;
 use super::stream::StreamTransport;
+use super::tls::layer::Purpose;
+use super::tls::{Settings, TlsProtocol, Waiter};
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::cpython::{context, descriptor};
@@ -22,6 +24,7 @@ use crate::errors;
 use crate::event_loop::BaseEventLoop;
 use crate::event_loop::report;
 use crate::event_loop::source::{self, Source};
+use crate::protocols::Protocol;
 
 /// How long accepting pauses when the process is out of descriptors or memory, in seconds
 /// (`asyncio.constants.ACCEPT_RETRY_DELAY`).
@@ -34,6 +37,7 @@ struct ListenerState {
     factory: Option<Py<PyAny>>,
     server: Option<Py<PyAny>>,
     context: Option<Py<PyContext>>,
+    tls: Option<Settings>,
 }
 
 impl ListenerState {
@@ -45,6 +49,7 @@ impl ListenerState {
             factory: None,
             server: None,
             context: None,
+            tls: None,
         }
     }
 }
@@ -62,6 +67,7 @@ struct Serving {
     factory: Py<PyAny>,
     server: Py<PyAny>,
     context: Py<PyContext>,
+    tls: Option<Settings>,
 }
 
 impl Listener {
@@ -74,6 +80,7 @@ impl Listener {
                     factory: state.factory.as_ref()?.clone_ref(py),
                     server: state.server.as_ref()?.clone_ref(py),
                     context: state.context.as_ref()?.clone_ref(py),
+                    tls: state.tls.as_ref().map(|tls| tls.clone_ref(py)),
                 })
             });
             let Some(serving) = serving else { return Ok(()) };
@@ -161,7 +168,8 @@ impl Listener {
     }
 }
 
-/// One accepted connection: its own context, a protocol from the factory, a transport.
+/// One accepted connection: its own context, a protocol from the factory, TLS if there is to be
+/// TLS, a transport.
 fn connect(
     event_loop: &Bound<'_, BaseEventLoop>,
     serving: Serving,
@@ -182,7 +190,20 @@ fn connect(
     }
     let own = context::copy(serving.context.bind(py))?;
     let protocol = context::run_in(own.bind(py), || serving.factory.bind(py).call0())??;
-    StreamTransport::accepted(event_loop, socket, peer, &protocol, own, serving.server)
+    let protocol = match serving.tls {
+        None => Protocol::new(&protocol)?,
+        Some(settings) => {
+            let purpose = Purpose {
+                server_side: true,
+                server_hostname: None,
+                calls_connection_made: true,
+                waiter: Waiter::Server,
+            };
+            let layer = TlsProtocol::create(event_loop, &protocol, settings, purpose)?;
+            Protocol::Tls(layer.unbind())
+        }
+    };
+    StreamTransport::accepted(event_loop, socket, peer, protocol, own, serving.server)
 }
 
 fn creation_failed(event_loop: &Bound<'_, BaseEventLoop>, error: PyErr) -> PyResult<()> {
@@ -195,14 +216,17 @@ fn creation_failed(event_loop: &Bound<'_, BaseEventLoop>, error: PyErr) -> PyRes
 
 #[pymethods]
 impl Listener {
-    /// Starts to accept on `sock`, a listening and non-blocking Python socket.
+    /// Starts to accept on `sock`, a listening and non-blocking Python socket; `tls` is an
+    /// SSLContext and the two timeouts of its connections.
     #[new]
+    #[pyo3(signature = (r#loop, sock, factory, server, backlog, tls = None))]
     fn new(
         r#loop: &Bound<'_, BaseEventLoop>,
         sock: &Bound<'_, PyAny>,
         factory: Py<PyAny>,
         server: Py<PyAny>,
         backlog: usize,
+        tls: Option<(Py<PyAny>, Py<PyAny>, Py<PyAny>)>,
     ) -> PyResult<Py<Self>> {
         let py = sock.py();
         let fd = descriptor::number(sock)?;
@@ -213,6 +237,11 @@ impl Listener {
             factory: Some(factory),
             server: Some(server),
             context: Some(context::copy_current(py)?),
+            tls: tls.map(|(context, handshake_timeout, shutdown_timeout)| Settings {
+                context,
+                handshake_timeout,
+                shutdown_timeout,
+            }),
         };
         let listener = Listener { fd, backlog: backlog.max(1), state: GilCell::new(state) };
         let listener = Py::new(py, listener)?;
@@ -238,7 +267,8 @@ impl Listener {
                 visit.call(&state.socket)?;
                 visit.call(&state.factory)?;
                 visit.call(&state.server)?;
-                visit.call(&state.context)
+                visit.call(&state.context)?;
+                state.tls.as_ref().map_or(Ok(()), |tls| tls.traverse(&visit))
             })
             .unwrap_or(Ok(()))
     }

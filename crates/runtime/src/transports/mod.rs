@@ -8,6 +8,7 @@ pub mod listener;
 pub mod outgoing;
 pub mod pipe;
 pub mod stream;
+pub mod tls;
 
 use engine::poller::Readiness;
 use pyo3::PyTraverseError;

@@ -19,7 +19,7 @@ use crate::cpython::imports::imports;
 use crate::cpython::slots::Finalize;
 use crate::cpython::{context, descriptor};
 use crate::event_loop::BaseEventLoop;
-use crate::protocols::python::PythonProtocol;
+use crate::protocols::Protocol;
 use lifetime::Parts;
 use state::{Descriptor, StreamState};
 
@@ -56,7 +56,7 @@ impl StreamTransport {
         let fd = descriptor::number(sock)?;
         let parts = Parts {
             descriptor: Descriptor::Python { socket: sock.clone().unbind(), fd, lent },
-            protocol: PythonProtocol::new(protocol)?,
+            protocol: Protocol::new(protocol)?,
             context: context::copy_current(py)?,
             server,
             waiter,
@@ -165,7 +165,7 @@ impl StreamTransport {
     /// Hands the connection to another protocol.
     fn set_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = protocol.py();
-        let protocol = PythonProtocol::new(protocol)?;
+        let protocol = Protocol::new(protocol)?;
         let old = self.state.with(py, |state| {
             state.protocol_connected |= state.begun && state.lost == 0;
             state.protocol.replace(protocol)
@@ -208,6 +208,12 @@ impl StreamTransport {
     #[getter(__class__)]
     fn class(&self, py: Python<'_>) -> Py<PyAny> {
         imports(py).transport.clone_ref(py)
+    }
+
+    /// `loop.start_tls()` may put TLS between this transport and its protocol.
+    #[classattr]
+    fn _start_tls_compatible() -> bool {
+        true
     }
 
     #[getter]

@@ -23,7 +23,7 @@ use crate::event_loop::callback::Callback;
 use crate::event_loop::report;
 use crate::event_loop::source::{self, Source};
 use crate::event_loop::turn::is_exit;
-use crate::protocols::python::PythonProtocol;
+use crate::protocols::Protocol;
 use crate::transports::Transport;
 
 /// What a connection is made of.
@@ -31,7 +31,7 @@ pub struct Parts {
     /// The socket.
     pub descriptor: Descriptor,
     /// Who receives its bytes.
-    pub protocol: PythonProtocol,
+    pub protocol: Protocol,
     /// What its callbacks run in.
     pub context: Py<PyContext>,
     /// The server it was accepted by.
@@ -76,14 +76,14 @@ impl StreamTransport {
         event_loop: &Bound<'_, BaseEventLoop>,
         socket: OwnedFd,
         peer: Option<SocketAddrAny>,
-        protocol: &Bound<'_, PyAny>,
+        protocol: Protocol,
         context: Py<PyContext>,
         server: Py<PyAny>,
     ) -> PyResult<()> {
         let py = event_loop.py();
         let parts = Parts {
             descriptor: Descriptor::Owned(socket),
-            protocol: PythonProtocol::new(protocol)?,
+            protocol,
             context,
             server: Some(server),
             waiter: None,
@@ -213,7 +213,7 @@ impl StreamTransport {
     pub(super) fn in_context<R>(
         &self,
         py: Python<'_>,
-        call: impl FnOnce(&PythonProtocol) -> PyResult<R>,
+        call: impl FnOnce(&Protocol) -> PyResult<R>,
     ) -> PyResult<R> {
         let (protocol, context) = self.state.with(py, |state| {
             (
@@ -228,7 +228,7 @@ impl StreamTransport {
     }
 
     /// The protocol, without entering a context: for calls made from inside a callback.
-    pub(super) fn protocol(&self, py: Python<'_>) -> Option<PythonProtocol> {
+    pub(super) fn protocol(&self, py: Python<'_>) -> Option<Protocol> {
         self.state.with(py, |state| state.protocol.as_ref().map(|it| it.clone_ref(py)))
     }
 
@@ -287,7 +287,7 @@ impl StreamTransport {
     }
 
     /// `_force_close`: drops what is unsent and queues `connection_lost(exception)`.
-    pub(super) fn force_close(this: &Bound<'_, Self>, failure: Option<Py<PyAny>>) -> PyResult<()> {
+    pub fn force_close(this: &Bound<'_, Self>, failure: Option<Py<PyAny>>) -> PyResult<()> {
         let py = this.py();
         let unsent = this.get().state.with(py, |state| {
             if state.lost > 0 {

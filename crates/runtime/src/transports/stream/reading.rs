@@ -2,7 +2,7 @@
 //!
 //! A plain protocol gets an exact `bytes`, copied out of the loop's scratch buffer; allocating the
 //! maximum and shrinking it would cost an mmap and an munmap per message. A buffered protocol is
-//! read into where it says.
+//! read into where it says. TLS takes what was received from the scratch buffer itself.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -15,6 +15,8 @@ use crate::cpython::{buffers, descriptor};
 use crate::errors;
 use crate::event_loop::BaseEventLoop;
 use crate::event_loop::turn::is_exit;
+use crate::protocols::Protocol;
+use crate::transports::tls::TlsProtocol;
 
 const READ_ERROR: &str = "Fatal read error on socket transport";
 
@@ -28,13 +30,22 @@ pub fn ready(
     let Some(fd) = this.get().descriptor(py) else {
         return StreamTransport::lost_descriptor(this);
     };
-    let buffered =
-        this.get().state.with(py, |state| state.protocol.as_ref().is_some_and(|p| p.is_buffered()));
-    if buffered {
-        return into_protocol(this, fd);
-    }
+    let tls = match this.get().protocol_kind(py) {
+        Kind::Plain => None,
+        Kind::Buffered => return into_protocol(this, fd),
+        Kind::Tls(tls) => Some(tls),
+    };
     let mut scratch = event_loop.get().take_scratch(py);
     let answer = descriptor::lend(fd, |fd| recv(fd, scratch.as_mut_slice(), RecvFlags::empty()));
+    if let (Some(tls), Ok((count, _))) = (&tls, answer)
+        && count > 0
+    {
+        let fed = TlsProtocol::feed(tls.bind(py), &scratch[..count]);
+        event_loop.get().give_scratch(py, scratch);
+        let told =
+            fed.and_then(|()| this.get().in_context(py, |_| TlsProtocol::on_fed(tls.bind(py))));
+        return guard(this, told, "Fatal error: protocol.buffer_updated() call failed.");
+    }
     let data = answer.map(|(count, _)| PyBytes::new(py, &scratch[..count]));
     event_loop.get().give_scratch(py, scratch);
     match data {
@@ -44,6 +55,24 @@ pub fn ready(
             guard(this, told, "Fatal error: protocol.data_received() call failed.")
         }
         Err(error) => refused(this, error),
+    }
+}
+
+/// How a protocol wants its bytes.
+enum Kind {
+    Plain,
+    Buffered,
+    Tls(Py<TlsProtocol>),
+}
+
+impl StreamTransport {
+    #[inline]
+    fn protocol_kind(&self, py: Python<'_>) -> Kind {
+        self.state.with(py, |state| match &state.protocol {
+            Some(Protocol::Tls(tls)) => Kind::Tls(tls.clone_ref(py)),
+            Some(Protocol::Python(protocol)) if protocol.is_buffered() => Kind::Buffered,
+            _ => Kind::Plain,
+        })
     }
 }
 
@@ -66,7 +95,7 @@ fn guard(this: &Bound<'_, StreamTransport>, outcome: PyResult<()>, message: &str
 fn into_protocol(this: &Bound<'_, StreamTransport>, fd: i32) -> PyResult<()> {
     let py = this.py();
     let lent = this.get().in_context(py, |protocol| {
-        let buffer = protocol.get_buffer(py)?;
+        let buffer = protocol.get_buffer(py, -1)?;
         if buffer.len()? == 0 {
             return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
         }

@@ -18,7 +18,7 @@ use super::lifetime::Parts;
 use crate::cpython::descriptor;
 use crate::cpython::imports::imports;
 use crate::event_loop::BaseEventLoop;
-use crate::protocols::python::PythonProtocol;
+use crate::protocols::Protocol;
 use crate::transports::address;
 use crate::transports::outgoing::FlowControl;
 
@@ -84,7 +84,7 @@ pub struct StreamState {
     /// Its number, also after it was closed: for `repr`.
     pub(super) number: RawFd,
     pub(super) token: Option<Token>,
-    pub(super) protocol: Option<PythonProtocol>,
+    pub(super) protocol: Option<Protocol>,
     pub(super) context: Option<Py<PyContext>>,
     pub(super) buffer: WriteBuffer<PyBackedBytes>,
     pub(super) flow: FlowControl,
