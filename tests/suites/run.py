@@ -8,8 +8,10 @@ loops that were made and notes each outcome, so that a crash is a result and the
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -99,11 +101,16 @@ class Session:
                 stderr=log,
                 start_new_session=True,
             )
-            silent = self._wait(process, results)
+            try:
+                silent = self._wait(process, results)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         return self._read(results, silent)
 
     def _wait(self, process, results):
-        """Waits for the end; whether it had to be killed for its silence."""
+        """Waits for the end; whether it has been silent too long for one to come."""
         size, since = 0, time.monotonic()
         while True:
             try:
@@ -114,8 +121,6 @@ class Session:
             if results.stat().st_size != size:
                 size, since = results.stat().st_size, time.monotonic()
             elif time.monotonic() - since > SILENCE:
-                os.killpg(process.pid, 9)
-                process.wait()
                 return True
 
     def _read(self, results, silent):
@@ -167,6 +172,8 @@ def compare(suite, logs, again):
 
 
 def main():
+    # What was started is ended, too, by whoever ends this.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     known = sources.read()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("suites", nargs="*", metavar="suite", help="only these (default: all)")
