@@ -112,3 +112,21 @@ def test_blocks_are_found_with_their_marks_and_outputs():
         Program("page.md:14", "if x:\n    y()\n", False, False, None),
         Program("page.md:18", "pass\n", True, True, None),
     ]
+
+
+def named_tests(page):
+    """Each `test_file::test_name` that a page names."""
+    return re.findall(r"`(test_\w+)::(test_\w+)`", page)
+
+
+def has_test(module, name):
+    source = (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
+    return re.search(rf"^(?:async )?def {name}\(", source, re.MULTILINE) is not None
+
+
+def test_every_test_that_the_page_of_peers_names_exists():
+    named = named_tests((ROOT / "docs" / "peers.md").read_text(encoding="utf-8"))
+    assert len(named) > 40
+    missing = [f"{module}::{name}" for module, name in named if not has_test(module, name)]
+    assert missing == []
+    assert not has_test("test_docs", "test_that_nobody_wrote")

@@ -302,3 +302,22 @@ def test_every_public_name_of_asyncios_loop_is_there(loop):
     public = {name for name in dir(reference) if not name.startswith("_")}
     reference.close()
     assert public - set(dir(loop)) == set()
+
+
+def test_a_turn_by_hand(loop):
+    """For those who drive a loop from another one's callbacks."""
+    ran = []
+    loop.call_soon(ran.append, 1)
+    loop.call_soon(lambda: loop.call_soon(ran.append, 2))
+    loop._run_once()
+    assert ran == [1]
+    assert not loop.is_running()
+    loop._run_once()
+    assert ran == [1, 2]
+    near, far = socket.socketpair()
+    with near, far:
+        loop.add_reader(near, lambda: ran.append(near.recv(10)))
+        far.send(b"3")
+        while ran[-1] != b"3":
+            loop._run_once()
+        loop.remove_reader(near)

@@ -1,13 +1,17 @@
 """What other fast loops get wrong and asyncio gets right: a test for each point.
 
 Run by pytest on asyncio and on aioxide.  Each test is named for its point; those that another
-module tests anyway (transports, signals, servers, TLS, socket calls) are not repeated here.
+module tests anyway (transports, signals, servers, TLS, socket calls) are not repeated here:
+docs/peers.md has the whole list, with the test of each point.
 """
 
 import asyncio
 import contextvars
 import inspect
+import itertools
+import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -207,6 +211,49 @@ async def test_running_another_loop_inside_a_running_one_is_an_error(loop, new_l
     assert asyncio.get_running_loop() is loop
 
 
+@on_loop
+async def test_a_coroutine_that_a_nested_run_refuses_is_warned_about(loop):
+    async def lost():
+        pass
+
+    with (
+        pytest.warns(RuntimeWarning, match=r"coroutine '.*lost' was never awaited"),
+        pytest.raises(RuntimeError, match="already running"),
+    ):
+        loop.run_until_complete(lost())
+
+
+def test_thirty_loops_leave_no_descriptor(new_loop):
+    def run_one():
+        loop = new_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.call_soon_threadsafe(int)
+        loop.run_until_complete(loop.run_in_executor(None, int))
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+    run_one()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(30):
+        run_one()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@on_loop
+async def test_what_a_callback_raises_to_end_the_program_ends_it(loop, new_loop):
+    """A handler of SIGTERM that raises SystemExit, say, as aiohttp's does."""
+    other = new_loop()
+
+    def run():
+        other.call_soon(sys.exit, 3)
+        with pytest.raises(SystemExit):
+            other.run_forever()
+        other.close()
+
+    await asyncio.to_thread(run)
+    await loop.shutdown_default_executor()
+
+
 # Processes
 
 
@@ -274,6 +321,28 @@ async def test_an_encrypted_key_that_was_loaded_and_deleted_serves_on(loop, tmp_
     await server.wait_closed()
 
 
+@on_loop
+async def test_an_empty_server_hostname_means_that_no_name_is_checked(loop):
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("somebody.test").configure_cert(context)
+    accepted = Recorder()
+    server = await loop.create_server(lambda: accepted, "127.0.0.1", 0, ssl=context)
+    client = ssl.create_default_context()
+    client.check_hostname = False
+    authority.configure_trust(client)
+    transport, protocol = await loop.create_connection(
+        Recorder, *server.sockets[0].getsockname(), ssl=client, server_hostname=""
+    )
+    transport.write(b"hello")
+    await accepted.has_bytes(5)
+    server.close()
+    for end in (protocol, accepted):
+        end.transport.abort()
+        await end.has("lost")
+    await server.wait_closed()
+
+
 # Transports
 
 
@@ -313,3 +382,79 @@ async def test_data_in_flight_for_an_aborted_transport(loop):
             assert protocol.events[-1] == "lost"
             assert protocol.events.count("lost") == 1
             await closed(transport)
+
+
+@on_loop
+async def test_a_cancelled_read_of_a_stream_loses_nothing(loop, namespace):
+    """Bytes that arrive in the turn of the timeout are there for the next read."""
+    sent = b"".join(number.to_bytes(2, "big") for number in range(1500))
+
+    async def send(reader, writer):
+        for start in range(0, len(sent), 30):
+            writer.write(sent[start : start + 30])
+            await asyncio.sleep(0)
+        writer.close()
+
+    server = await namespace.start_server(send, "127.0.0.1", 0)
+    reader, writer = await namespace.open_connection(*server.sockets[0].getsockname())
+    received = b""
+    delays = itertools.cycle([0, 0, 0.0001, 0.001])
+    while not reader.at_eof():
+        try:
+            async with asyncio.timeout(next(delays)):
+                received += await reader.read(17)
+        except TimeoutError:
+            continue
+    assert received == sent
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+
+
+@on_loop
+async def test_nothing_hangs_on_a_server_that_is_closing(loop, namespace):
+    """Opening, reading and closing end, whether with an error or not."""
+
+    async def handle(reader, writer):
+        writer.transport.abort()
+
+    async def visit(address):
+        try:
+            reader, writer = await namespace.open_connection(*address)
+        except OSError:
+            return
+        try:
+            await reader.read()
+            writer.write(b"anybody there?")
+            await writer.drain()
+        except OSError:
+            pass
+        writer.close()
+        try:
+            await writer.wait_closed()
+        except OSError:
+            pass
+
+    for _ in range(10):
+        server = await namespace.start_server(handle, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        visits = [asyncio.ensure_future(visit(address)) for _ in range(10)]
+        await asyncio.sleep(0)
+        server.close()
+        await asyncio.gather(*visits)
+        await server.wait_closed()
+
+
+@on_loop
+async def test_a_datagram_socket_sends_to_an_ipv6_address_of_four_parts(loop):
+    with (
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other,
+    ):
+        for sock in (one, other):
+            sock.bind(("::1", 0))
+            sock.setblocking(False)
+        assert len(other.getsockname()) == 4
+        assert await loop.sock_sendto(one, b"hello", other.getsockname()) == 5
+        assert await loop.sock_recvfrom(other, 10) == (b"hello", one.getsockname())

@@ -39,7 +39,8 @@ pub fn call(
     args: Py<PyTuple>,
 ) -> PyResult<Py<Future>> {
     let py = event_loop.py();
-    let kernel = event_loop.get().kernel(py)?;
+    // A look-up may outlive its loop, and must not keep its descriptors open.
+    let kernel = Arc::downgrade(&event_loop.get().kernel(py)?);
     let workers = event_loop.get().state.with(py, |state| {
         Arc::clone(
             state.workers.get_or_insert_with(|| Arc::new(Workers::new("aioxide-names", WORKERS))),
@@ -55,7 +56,9 @@ pub fn call(
                 return;
             }
             let outcome = Outcome::of(py, function.bind(py).call1(args.bind(py)));
-            let _ = kernel.mailbox.post(Posted::Finish(Delivery::new(promised, outcome)));
+            if let Some(kernel) = kernel.upgrade() {
+                let _ = kernel.mailbox.post(Posted::Finish(Delivery::new(promised, outcome)));
+            }
             drop((function, args));
         });
     });

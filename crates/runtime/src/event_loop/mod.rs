@@ -181,6 +181,11 @@ impl BaseEventLoop {
         turn::run(this)
     }
 
+    /// One turn, for those who drive a loop by hand.
+    fn _run_once(this: &Bound<'_, Self>) -> PyResult<()> {
+        turn::once(this)
+    }
+
     /// Gives up descriptors, timers and queued callbacks; returns the tasks that never finished.
     fn _shut<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
         state::shut(this)

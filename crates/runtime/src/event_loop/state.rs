@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use engine::mailbox::Mailbox;
 use engine::poller::Poller;
@@ -27,6 +28,10 @@ use crate::tasks::Task;
 
 /// Turns that run short callbacks only share one exact reading of the clock.
 const TURNS_BETWEEN_CLOCKS: u32 = 8;
+
+/// How long closing waits for threads that are waking the loop, so that its descriptors are closed
+/// when `close()` returns; they need microseconds.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// How often this process was forked; a loop that remembers another number is the parent's.
 static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -398,6 +403,11 @@ pub fn shut<'py>(event_loop: &Bound<'py, BaseEventLoop>) -> PyResult<Bound<'py, 
     }
     if let Some(kernel) = &kernel {
         drop(kernel.mailbox.close());
+        // A thread that woke the loop a moment ago may be about to let go of it.
+        let deadline = Instant::now() + MOMENT;
+        while Arc::strong_count(kernel) > 1 && Instant::now() < deadline {
+            py.detach(|| std::thread::sleep(MOMENT / 1000));
+        }
     }
     drop((objects, kernel));
     Ok(unfinished)

@@ -75,6 +75,18 @@ fn turns(event_loop: &Bound<'_, BaseEventLoop>, kernel: &Kernel) -> PyResult<()>
     }
 }
 
+/// `_run_once`: one turn of a loop that does not run, for those who drive it by hand.
+pub fn once(event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
+    let py = event_loop.py();
+    let kernel = event_loop.get().kernel(py)?;
+    let mut events = Events::new(EVENTS_PER_WAIT);
+    event_loop.get().tick(py);
+    wait(event_loop, &kernel, &mut events)?;
+    hand_out(event_loop, &events)?;
+    collect(event_loop, &kernel, &mut Vec::new())?;
+    run_ready(event_loop)
+}
+
 /// Whether and how long this turn waits.
 enum Wait {
     /// Work is ready and the kernel was asked a moment ago.

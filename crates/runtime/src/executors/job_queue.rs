@@ -20,8 +20,7 @@ use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::event_loop::BaseEventLoop;
 use crate::event_loop::home::Home;
-use crate::event_loop::state::Kernel;
-use crate::futures::delivery::{Delivery, Outcome};
+use crate::futures::delivery::{Delivery, Outcome, Parked};
 use crate::futures::{Future, Phase};
 
 /// A call whose outcome a Future of our loop waits for.
@@ -32,8 +31,8 @@ struct Job {
 }
 
 impl Job {
-    /// Makes the call, unless its Future was cancelled; returns the kernel of a loop to wake.
-    fn run(self, py: Python<'_>) -> Option<Arc<Kernel>> {
+    /// Makes the call, unless its Future was cancelled; returns the loop to wake.
+    fn run(self, py: Python<'_>) -> Option<Parked> {
         let Job { function, arguments, future } = self;
         if future.get().phase(py) != Phase::Pending {
             return None;
@@ -129,8 +128,8 @@ impl JobQueue {
             Some(Item::Object(object)) => Ok(Some(object)),
             Some(Item::Stop) => Ok(None),
             Some(Item::Job(Job { future, .. })) => {
-                if let Some(kernel) = Delivery::new(future, Outcome::Cancelled).post(py) {
-                    kernel.mailbox.wake();
+                if let Some(parked) = Delivery::new(future, Outcome::Cancelled).post(py) {
+                    parked.wake();
                 }
                 Ok(None)
             }
@@ -204,7 +203,7 @@ impl JobQueue {
     }
 
     /// The next item. `wake` is the loop that the thread owes a wake-up.
-    fn next(&self, py: Python<'_>, wake: &mut Option<Arc<Kernel>>) -> Item {
+    fn next(&self, py: Python<'_>, wake: &mut Option<Parked>) -> Item {
         loop {
             let found = self.inside.with(py, |inside| {
                 inside.items.pop_front().ok_or_else(|| {
@@ -219,16 +218,16 @@ impl JobQueue {
             let owed = wake.take();
             let seat = match found {
                 Ok(item) => {
-                    if let Some(kernel) = owed {
-                        kernel.mailbox.wake();
+                    if let Some(parked) = owed {
+                        parked.wake();
                     }
                     return item;
                 }
                 Err(seat) => seat,
             };
             py.detach(move || {
-                if let Some(kernel) = owed {
-                    kernel.mailbox.wake();
+                if let Some(parked) = owed {
+                    parked.wake();
                 }
                 while !seat.called.load(Ordering::Acquire) {
                     thread::park();

@@ -36,8 +36,8 @@ impl FutureLink {
     fn __call__(&self, source: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = source.py();
         let outcome = outcome_of(source)?;
-        if let Some(kernel) = Delivery::new(self.future.clone_ref(py), outcome).post(py) {
-            kernel.mailbox.wake();
+        if let Some(parked) = Delivery::new(self.future.clone_ref(py), outcome).post(py) {
+            parked.wake();
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! completes its future on the loop's own thread only, so that a future never changes while code
 //! of the loop looks at it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -36,6 +36,19 @@ impl Outcome {
         match called {
             Ok(result) => Outcome::Result(result.unbind()),
             Err(error) => Outcome::Error(error.into_value(py).into_any()),
+        }
+    }
+}
+
+/// A loop that waits and is owed a wake-up. Whoever owes it may be slow, so it does not keep the
+/// loop's descriptors open.
+pub struct Parked(Weak<Kernel>);
+
+impl Parked {
+    /// Wakes the loop, unless it was closed meanwhile.
+    pub fn wake(self) {
+        if let Some(kernel) = self.0.upgrade() {
+            kernel.mailbox.wake();
         }
     }
 }
@@ -75,8 +88,8 @@ impl Delivery {
     }
 
     /// Queues itself on the future's loop, whose turn comes next; from any thread that is attached.
-    /// Returns the kernel to wake when the loop is parked. With the loop closed it is dropped.
-    pub fn post(self, py: Python<'_>) -> Option<Arc<Kernel>> {
+    /// Returns what is to be woken when the loop is parked. With the loop closed it is dropped.
+    pub fn post(self, py: Python<'_>) -> Option<Parked> {
         let Ok(Home::Native(native)) = self.future.get().home(py) else { return None };
         let mut held = Some(Callback::Deliver(Box::new(self)));
         let parked = native.get().state.with(py, |state| {
@@ -84,7 +97,7 @@ impl Delivery {
             if let Some(callback) = held.take() {
                 state.ready.push_back(callback);
             }
-            kernel.mailbox.is_parked().then(|| Arc::clone(kernel))
+            kernel.mailbox.is_parked().then(|| Parked(Arc::downgrade(kernel)))
         });
         drop(held);
         parked
