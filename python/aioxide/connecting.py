@@ -88,6 +88,35 @@ class ConnectingMixin:
             logger.debug("%r connected to %s:%r: (%r, %r)", shown, host, port, transport, protocol)
         return transport, protocol
 
+    async def connect_accepted_socket(
+        self: Any,
+        protocol_factory: Callable[[], Any],
+        sock: Any,
+        *,
+        ssl: Any = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[Any, Any]:
+        """Serve a connection that was accepted outside of the loop: `(transport, protocol)`."""
+        if sock.type != socket.SOCK_STREAM:
+            raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+        check_tls_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        refuse_ssl_socket(sock)
+        transport, protocol = await self._make_connection(
+            sock,
+            protocol_factory,
+            ssl,
+            "",
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+            server_side=True,
+            lent=True,
+        )
+        if self.get_debug():
+            sock = transport.get_extra_info("socket")
+            logger.debug("%r handled: (%r, %r)", sock, transport, protocol)
+        return transport, protocol
+
     async def _connect_any(
         self: Any,
         addresses: list[Any],
@@ -157,6 +186,7 @@ class ConnectingMixin:
         ssl_handshake_timeout: float | None,
         ssl_shutdown_timeout: float | None,
         *,
+        server_side: bool = False,
         lent: bool,
     ) -> tuple[Any, Any]:
         sock.setblocking(False)
@@ -172,7 +202,7 @@ class ConnectingMixin:
                 protocol,
                 None if isinstance(ssl, bool) else ssl,
                 waiter,
-                server_side=False,
+                server_side=server_side,
                 server_hostname=server_hostname,
                 ssl_handshake_timeout=ssl_handshake_timeout,
                 ssl_shutdown_timeout=ssl_shutdown_timeout,

@@ -27,6 +27,7 @@ from .serving import ServingMixin
 from .signals import SignalMixin
 from .sockets import SocketMixin
 from .tls import TlsMixin
+from .unix import UnixMixin
 
 __all__ = ("EventLoop",)
 
@@ -42,6 +43,7 @@ class EventLoop(
     ResolvingMixin,
     ServingMixin,
     SocketMixin,
+    UnixMixin,
     PipeMixin,
     ProcessMixin,
     TlsMixin,

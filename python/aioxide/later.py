@@ -24,18 +24,6 @@ class LaterMixin:
         """Not available yet."""
         _not_yet("loop.sock_sendfile()")
 
-    async def connect_accepted_socket(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not available yet."""
-        _not_yet("loop.connect_accepted_socket()")
-
     async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not available yet."""
         _not_yet("datagram endpoints")
-
-    async def create_unix_connection(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not available yet."""
-        _not_yet("connections over Unix sockets")
-
-    async def create_unix_server(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not available yet."""
-        _not_yet("servers on Unix sockets")

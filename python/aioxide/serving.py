@@ -54,6 +54,8 @@ class Server(base_events.Server):
         self._ssl_shutdown_timeout = ssl_shutdown_timeout
         self._serving = False
         self._serving_forever_fut: Any = None
+        # What `close()` removes: the file of a Unix socket.
+        self._file: Any = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} sockets={self.sockets!r}>"
@@ -100,6 +102,16 @@ class Server(base_events.Server):
                 )
             )
 
+    async def _begin(self) -> None:
+        """Start accepting; a turn later whoever waited for this server finds it accepting."""
+        self._start_serving()
+        try:
+            await asyncio.sleep(0)
+        except BaseException:
+            # Nobody gets to see a server whose creation was cancelled.
+            self.close()
+            raise
+
     def get_loop(self) -> Any:
         """The event loop the server runs on."""
         return self._loop
@@ -125,6 +137,8 @@ class Server(base_events.Server):
         self._listeners.clear()
         for sock in sockets:
             sock.close()
+        if self._file is not None:
+            self._file.remove()
         self._serving = False
         future = self._serving_forever_fut
         if future is not None and not future.done():
@@ -238,9 +252,7 @@ class ServingMixin:
             ssl_shutdown_timeout,
         )
         if start_serving:
-            server._start_serving()
-            # Skip one turn so that whoever waited for this server finds it accepting.
-            await asyncio.sleep(0)
+            await server._begin()
         if self.get_debug():
             logger.info("%r is serving", server)
         return server

@@ -8,8 +8,8 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyContext, PyDict};
-use rustix::net::SocketAddrAny;
 use rustix::net::sockopt::set_tcp_nodelay;
+use rustix::net::{AddressFamily, SocketAddrAny};
 
 use super::state::{Descriptor, StreamState};
 use super::{StreamTransport, reading, writing};
@@ -53,8 +53,11 @@ impl StreamTransport {
     ) -> PyResult<()> {
         let py = this.py();
         let fd = parts.descriptor.number();
-        // Fails for what is not TCP, where there is nothing to switch off.
-        let _ = descriptor::lend(fd, |fd| set_tcp_nodelay(fd, true));
+        let is_unix = |peer: &SocketAddrAny| peer.address_family() == AddressFamily::UNIX;
+        if !parts.peer.as_ref().is_some_and(is_unix) {
+            // Fails for what is not TCP, where there is nothing to switch off.
+            let _ = descriptor::lend(fd, |fd| set_tcp_nodelay(fd, true));
+        }
         let server = parts.server.as_ref().map(|server| server.clone_ref(py));
         let old = this.get().state.with(py, |state| {
             std::mem::replace(state, StreamState::new(event_loop.clone().unbind(), parts))
