@@ -1,7 +1,9 @@
-/* The load of the echo benches: connections that each send a message, wait for its echo, and
- * send the next.
+/* The load of the network benches: connections that each send a message, wait for its echo, and
+ * send the next. With "accept" the server hangs up after the echo, and each message has a
+ * connection of its own. A Unix server has "PORT" in its abstract name.
  *
- * network.py compiles and starts it: load CORE PORT CONNECTIONS SIZE WARM_UP SECONDS SERVER_PID.
+ * network.py compiles and starts it:
+ * load CORE PORT CONNECTIONS SIZE WARM_UP SECONDS SERVER_PID tcp|udp|unix|accept.
  * It prints, as JSON, what it counted in the measured seconds, with the processor time that the
  * server used in just these. It never accepts an echo that differs from what was sent.
  */
@@ -13,12 +15,14 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,7 +42,13 @@ struct latencies {
     size_t count, room;
 };
 
+enum kind { TCP, UDP, UNIX, ACCEPT };
+
+static const char *const KINDS[] = {"tcp", "udp", "unix", "accept"};
+
 static char scratch[SCRATCH], *message;
+static enum kind kind;
+static int port;
 static size_t size;
 static int poller;
 
@@ -87,13 +97,15 @@ static int receive(struct connection *connection) {
         return 0;
     if (received < 0)
         fail("recv");
+    if (kind == ACCEPT && received == 0 && connection->received == size)
+        return 1;
     if (received == 0 || connection->received + received > connection->sent ||
         memcmp(scratch, message + connection->received, received) != 0) {
         fprintf(stderr, received ? "the echo is wrong\n" : "the server hung up\n");
         exit(1);
     }
     connection->received += received;
-    return connection->received == size;
+    return kind != ACCEPT && connection->received == size;
 }
 
 static void record(struct latencies *latencies, uint64_t ns) {
@@ -104,6 +116,37 @@ static void record(struct latencies *latencies, uint64_t ns) {
             fail("realloc");
     }
     latencies->ns[latencies->count++] = ns > UINT32_MAX ? UINT32_MAX : (uint32_t)ns;
+}
+
+static socklen_t write_address(struct sockaddr_storage *storage) {
+    if (kind == UNIX) {
+        struct sockaddr_un *address = (struct sockaddr_un *)storage;
+        address->sun_family = AF_UNIX;
+        int length = snprintf(address->sun_path + 1, sizeof address->sun_path - 1,
+                              "aioxide-bench-%d", port);
+        return offsetof(struct sockaddr_un, sun_path) + 1 + length;
+    }
+    struct sockaddr_in *address = (struct sockaddr_in *)storage;
+    address->sin_family = AF_INET;
+    address->sin_port = htons(port);
+    address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return sizeof *address;
+}
+
+static void open_connection(struct connection *connection) {
+    struct sockaddr_storage address = {0};
+    socklen_t length = write_address(&address);
+    int on = 1, family = kind == UNIX ? AF_UNIX : AF_INET;
+    int descriptor = socket(family, (kind == UDP ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
+    if (descriptor < 0 || connect(descriptor, (struct sockaddr *)&address, length) < 0)
+        fail("connect");
+    if (kind == TCP || kind == ACCEPT)
+        setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    channel_open(&connection->channel, descriptor, 0);
+    if (fcntl(descriptor, F_SETFL, O_NONBLOCK) < 0)
+        fail("fcntl");
+    connection->waits_to_send = 0;
+    watch(EPOLL_CTL_ADD, connection);
 }
 
 /* Echo until `end_ns`. */
@@ -123,25 +166,14 @@ static void load(uint64_t end_ns, struct latencies *latencies) {
                 continue_sending(connection);
             if (events[index].events & ~EPOLLOUT && receive(connection)) {
                 record(latencies, read_ns(CLOCK_MONOTONIC) - connection->started_ns);
+                if (kind == ACCEPT) {
+                    close(connection->channel.descriptor);
+                    open_connection(connection);
+                }
                 send_message(connection);
             }
         }
     }
-}
-
-static void open_connection(struct connection *connection, int port) {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons(port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int on = 1, descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (descriptor < 0 ||
-        connect(descriptor, (struct sockaddr *)&address, sizeof address) < 0)
-        fail("connect");
-    setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    channel_open(&connection->channel, descriptor, 0);
-    if (fcntl(descriptor, F_SETFL, O_NONBLOCK) < 0)
-        fail("fcntl");
-    watch(EPOLL_CTL_ADD, connection);
 }
 
 static int by_value(const void *left, const void *right) {
@@ -163,17 +195,19 @@ static void print(struct latencies *latencies, uint64_t elapsed_ns, uint64_t ser
 }
 
 int main(int argc, char **argv) {
-    if (argc != 8) {
-        fprintf(stderr,
-                "usage: load CORE PORT CONNECTIONS SIZE WARM_UP SECONDS SERVER_PID\n");
+    if (argc != 9) {
+        fprintf(stderr, "usage: load CORE PORT CONNECTIONS SIZE WARM_UP SECONDS SERVER_PID KIND\n");
         return 2;
     }
+    while (kind < ACCEPT && strcmp(KINDS[kind], argv[8]) != 0)
+        kind++;
     cpu_set_t core;
     CPU_ZERO(&core);
     CPU_SET(atoi(argv[1]), &core);
     if (sched_setaffinity(0, sizeof core, &core) < 0)
         fail("sched_setaffinity");
-    int port = atoi(argv[2]), count = atoi(argv[3]);
+    int count = atoi(argv[3]);
+    port = atoi(argv[2]);
     uint64_t warm_up_ns = atof(argv[5]) * 1e9, measured_ns = atof(argv[6]) * 1e9;
     clockid_t server;
     if ((errno = clock_getcpuclockid(atoi(argv[7]), &server)) != 0)
@@ -190,7 +224,7 @@ int main(int argc, char **argv) {
     for (size_t index = 0; index < size; index++)
         message[index] = (char)(index % 251);
     for (int index = 0; index < count; index++)
-        open_connection(&connections[index], port);
+        open_connection(&connections[index]);
     for (int index = 0; index < count; index++)
         send_message(&connections[index]);
 

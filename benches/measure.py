@@ -39,6 +39,7 @@ class Case:
     seconds: float = 0.4
     rounds: int | None = None
     with_bare_server: bool = False
+    with_load: bool = False
     has_ratio: bool = True
 
 

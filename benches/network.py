@@ -88,17 +88,21 @@ def server_command(
 
 
 def echo_sample(
-    script: str, connections: int, size: int, tls: bool = False
+    script: str, connections: int, size: int, kind: str = "tcp", *, tls: bool = False
 ) -> Callable[[str, Options], Sample]:
-    """A sample of an echo server: its processor time for one message, in microseconds."""
+    """A sample of an echo server: its processor time for one message, in microseconds.
+
+    `kind` is one that load.c knows: tcp, udp, unix, or accept for a connection per message.
+    """
 
     def sample(loop_name: str, options: Options) -> Sample:
         assert options.programs is not None
         program = options.programs / ("load_tls" if tls else "load")
         with serving(server_command(script, loop_name, options.programs, tls)) as (pid, port):
-            numbers = [cores()[1], port, connections, size, WARM_UP_SECONDS, options.seconds, pid]
+            core, seconds = cores()[1], options.seconds
+            given = [core, port, connections, size, WARM_UP_SECONDS, seconds, pid, kind]
             load = subprocess.run(
-                [program, *map(str, numbers)],
+                [program, *map(str, given)],
                 stdout=subprocess.PIPE,
                 timeout=PATIENCE_SECONDS,
                 check=True,

@@ -174,7 +174,7 @@ def choose_loops(wanted: str | None) -> list[str]:
 
 def programs_for(cases: Sequence[Case]) -> contextlib.AbstractContextManager[Path | None]:
     """The compiled C programs, if any of the cases needs them."""
-    if not any(case.with_bare_server for case in cases):
+    if not any(case.with_bare_server or case.with_load for case in cases):
         return contextlib.nullcontext()
     from network import compiled_programs
 

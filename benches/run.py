@@ -34,6 +34,9 @@ BENCHES = (
     "short_sleep",
     "echo_protocol",
     "echo_sock",
+    "echo_unix",
+    "echo_udp",
+    "accept",
     "idle_connections",
 )
 

@@ -67,6 +67,10 @@ TARGETS: dict[tuple[str, str], tuple[Target, ...]] = {
     ("echo_protocol", "100k_10"): (at_most(1, BEST), at_most(1, "uvloop", "p99")),
     ("echo_sock", "1k_10"): (at_most(0.75, BEST),),
     ("echo_sock", "1k_100"): (at_most(0.75, BEST),),
+    ("echo_unix", "1k_10"): (at_most(1, BEST),),
+    ("echo_unix", "100k_10"): (at_most(1, BEST),),
+    ("echo_udp", "1k_10"): (at_most(1, BEST),),
+    ("accept", "start_server"): (at_most(1, "uvloop"),),
     ("idle_connections", "idle_connections"): (Target("≤ 1,024 bytes", 1024),),
 }
 

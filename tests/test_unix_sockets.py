@@ -9,10 +9,13 @@ import errno
 import logging
 import os
 import pathlib
+import select
 import socket
+import ssl
 import stat
 
 import pytest
+import trustme
 from loopback import Recorder, closed, listener, on_loop, read_exactly, read_to_eof, until
 
 
@@ -45,7 +48,7 @@ async def serving(loop, path, factory=Echo, **given):
     finally:
         server.close()
         for protocol in made:
-            if protocol.transport is not None:
+            if protocol.transport is not None and "lost" not in protocol.events:
                 await closed(protocol.transport)
         await server.wait_closed()
 
@@ -207,6 +210,32 @@ async def test_cancelling_a_connect_leaves_nothing(loop, path):
             await task
         await until(lambda: made and made[0].transport is not None)
         await made[0].has("lost")
+
+
+@on_loop
+async def test_a_full_backlog_is_waited_for(loop, path, namespace):
+    if namespace is asyncio:
+        pytest.skip("asyncio takes a socket that is not connected for one that is")
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(path)
+        listening.listen(0)
+        first = stack.enter_context(socket.socket(socket.AF_UNIX))
+        first.connect(path)
+        task = loop.create_task(loop.create_unix_connection(Recorder, path))
+        cancelled = loop.create_task(loop.create_unix_connection(Recorder, path))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert not task.done()
+        stack.enter_context(listening.accept()[0])
+        transport, protocol = await task
+        accepted = stack.enter_context(listening.accept()[0])
+        accepted.send(b"x")
+        await protocol.has_bytes(1)
+        await closed(transport)
 
 
 @on_loop
@@ -417,3 +446,59 @@ async def test_cancelling_connect_accepted_socket_closes_it(loop):
         with pytest.raises(asyncio.CancelledError):
             await task
         await until(lambda: near.fileno() == -1)
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificates():
+    """Contexts of a server and of a client that trusts it."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("server.test").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+@on_loop
+async def test_tls_over_a_unix_socket(loop, path, certificates):
+    server, client = certificates
+    async with serving(loop, path, ssl=server):
+        protocol = Recorder()
+        transport, _ = await loop.create_unix_connection(
+            lambda: protocol, path, ssl=client, server_hostname="server.test"
+        )
+        transport.write(b"ping")
+        await protocol.has_bytes(4)
+        assert transport.get_extra_info("peername") == path
+        assert transport.get_extra_info("cipher")
+        transport.close()
+        await protocol.has("lost")
+
+
+@on_loop
+async def test_tls_on_an_accepted_socket(loop, certificates):
+    server, client = certificates
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        protocol = Recorder()
+        connecting = loop.create_task(
+            loop.create_connection(
+                lambda: protocol,
+                *listening.getsockname(),
+                ssl=client,
+                server_hostname="server.test",
+            )
+        )
+        await asyncio.sleep(0)
+        await until(lambda: select.select([listening], [], [], 0)[0])
+        accepted, _ = listening.accept()
+        transport, echo = await loop.connect_accepted_socket(Echo, accepted, ssl=server)
+        near, _ = await connecting
+        near.write(b"ping")
+        await protocol.has_bytes(4)
+        near.close()
+        await protocol.has("lost")
+        await echo.has("lost")
+        assert transport.is_closing()

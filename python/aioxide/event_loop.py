@@ -17,12 +17,13 @@ from typing import Any, TypeVar, TypeVarTuple, cast
 
 from . import _aioxide, _compat
 from .connecting import ConnectingMixin
+from .datagrams import DatagramMixin
 from .executors import ExecutorMixin
 from .generators import Finalizer, GeneratorMixin
-from .later import LaterMixin
 from .pipes import PipeMixin
 from .processes import ProcessMixin
 from .resolving import ResolvingMixin
+from .sendfile import SendfileMixin
 from .serving import ServingMixin
 from .signals import SignalMixin
 from .sockets import SocketMixin
@@ -38,9 +39,11 @@ Ts = TypeVarTuple("Ts")
 class EventLoop(
     _aioxide.BaseEventLoop,
     ConnectingMixin,
+    DatagramMixin,
     ExecutorMixin,
     GeneratorMixin,
     ResolvingMixin,
+    SendfileMixin,
     ServingMixin,
     SocketMixin,
     UnixMixin,
@@ -48,7 +51,6 @@ class EventLoop(
     ProcessMixin,
     TlsMixin,
     SignalMixin,
-    LaterMixin,
     asyncio.AbstractEventLoop,
 ):
     """An asyncio event loop whose turns run in Rust.

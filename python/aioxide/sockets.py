@@ -4,6 +4,8 @@
 wait with a reader or writer here. A call that is cancelled leaves nothing registered.
 """
 
+import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -120,8 +122,11 @@ class SocketMixin:
         try:
             sock.connect(address)
             return
-        except (BlockingIOError, InterruptedError):
-            pass
+        except (BlockingIOError, InterruptedError) as error:
+            full = sock.family == socket.AF_UNIX and error.errno == errno.EAGAIN
+        if full:
+            await connect_when_accepted(sock, address)
+            return
 
         def outcome() -> None:
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -178,3 +183,20 @@ class SocketMixin:
                 remove(fd)
             # An error holds this frame through its traceback, and must not hold itself.
             future = None
+
+
+async def connect_when_accepted(sock: Any, address: Any) -> None:
+    """Connect to a Unix server whose backlog is full.
+
+    Nothing is under way then, and the kernel tells nobody when there is room: it is asked again,
+    after a millisecond first and 50 at most.
+    """
+    pause = 0.001
+    while True:
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.05)
+        try:
+            sock.connect(address)
+            return
+        except (BlockingIOError, InterruptedError):
+            continue

@@ -24,6 +24,8 @@ mod _aioxide {
     #[pymodule_export]
     use runtime::tasks::Task;
     #[pymodule_export]
+    use runtime::transports::datagram::DatagramTransport;
+    #[pymodule_export]
     use runtime::transports::listener::Listener;
     #[pymodule_export]
     use runtime::transports::pipe::{PipeTransport, ReadPipeTransport, WritePipeTransport};

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -79,6 +79,11 @@ pub fn from_io(error: &io::Error) -> PyErr {
         Some(number) => PyOSError::new_err((number, strerror(number))),
         None => PyOSError::new_err(error.to_string()),
     }
+}
+
+/// Whether this is the exception of a call that would have waited: asked again later, it may not.
+pub fn would_block(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyBlockingIOError>(py) || error.is_instance_of::<PyInterruptedError>(py)
 }
 
 /// What the C library calls this error, without Rust's "(os error N)".

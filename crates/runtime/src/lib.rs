@@ -29,6 +29,7 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
     cpython::context::examine_layout(py)?;
     cpython::slots::install_finalizer::<futures::Future>(py);
     cpython::slots::install_finalizer::<tasks::Task>(py);
+    cpython::slots::install_finalizer::<transports::datagram::DatagramTransport>(py);
     cpython::slots::install_finalizer::<transports::stream::StreamTransport>(py);
     cpython::slots::install_finalizer::<transports::pipe::ReadPipeTransport>(py);
     cpython::slots::install_finalizer::<transports::pipe::WritePipeTransport>(py);

@@ -29,6 +29,7 @@ table! {
     handle = "asyncio"."Handle";
     timer_handle = "asyncio"."TimerHandle";
     transport = "asyncio"."Transport";
+    datagram_transport = "asyncio.selector_events"."_SelectorDatagramTransport";
     read_transport = "asyncio"."ReadTransport";
     get_event_loop = "asyncio.events"."get_event_loop";
     get_running_loop = "asyncio.events"."_get_running_loop";
@@ -49,11 +50,11 @@ table! {
     swap_current_task = "asyncio.tasks"."_swap_current_task";
     #[cfg(Py_3_14)]
     current_task = "asyncio.tasks"."current_task";
+    sendfile_mode = "asyncio.constants"."_SendfileMode";
     socket = "socket"."socket";
     transport_socket = "asyncio.trsock"."TransportSocket";
     protocol = "asyncio"."Protocol";
     buffered_protocol = "asyncio"."BufferedProtocol";
-    sendfile_mode = "asyncio.constants"."_SendfileMode";
     warn = "warnings"."warn";
     get_ident = "threading"."get_ident";
     concurrent_future = "concurrent.futures"."Future";

@@ -63,12 +63,20 @@ fn turns(event_loop: &Bound<'_, BaseEventLoop>, kernel: &Kernel) -> PyResult<()>
     let mut events = Events::new(EVENTS_PER_WAIT);
     let mut posted = Vec::new();
     event_loop.get().tick(py);
+    let mut first = true;
     loop {
         event_loop.get().check_not_forked(py)?;
         wait(event_loop, kernel, &mut events)?;
-        hand_out(event_loop, &events)?;
+        if !first {
+            hand_out(event_loop, &events)?;
+        }
         collect(event_loop, kernel, &mut posted)?;
         run_ready(event_loop)?;
+        if std::mem::take(&mut first) {
+            // What was queued before the loop ran comes first, as a program that starts it for one
+            // coroutine after the other expects: the coroutine is not waiting yet.
+            hand_out(event_loop, &events)?;
+        }
         if event_loop.get().state.with(py, |state| state.stopping) {
             return Ok(());
         }

@@ -53,6 +53,24 @@ impl PythonProtocol {
         calls::method1(self.object.bind(py), intern!(py, "data_received"), data).map(drop)
     }
 
+    /// `protocol.datagram_received(data, address)`
+    #[inline]
+    pub fn datagram_received(
+        &self,
+        data: &Bound<'_, PyAny>,
+        address: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let py = data.py();
+        let name = intern!(py, "datagram_received");
+        calls::method2(self.object.bind(py), name, data, address).map(drop)
+    }
+
+    /// `protocol.error_received(exception)`
+    pub fn error_received(&self, exception: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = exception.py();
+        calls::method1(self.object.bind(py), intern!(py, "error_received"), exception).map(drop)
+    }
+
     /// `protocol.get_buffer(hint)`
     pub fn get_buffer<'py>(&self, py: Python<'py>, hint: isize) -> PyResult<Bound<'py, PyAny>> {
         let hint = hint.into_pyobject(py)?.into_any();

@@ -38,6 +38,8 @@ struct ListenerState {
     server: Option<Py<PyAny>>,
     context: Option<Py<PyContext>>,
     tls: Option<Settings>,
+    /// The last attempt found no descriptor or memory, and somebody was told.
+    exhausted: bool,
 }
 
 impl ListenerState {
@@ -50,6 +52,7 @@ impl ListenerState {
             server: None,
             context: None,
             tls: None,
+            exhausted: false,
         }
     }
 }
@@ -88,6 +91,7 @@ impl Listener {
             let answer = descriptor::lend(this.get().fd, |fd| acceptfrom_with(fd, flags));
             match answer {
                 Ok((socket, peer)) => {
+                    this.get().state.with(py, |state| state.exhausted = false);
                     if let Err(error) = connect(event_loop, serving, socket, peer) {
                         report::unless_exit(event_loop, error, |error| {
                             creation_failed(event_loop, error)
@@ -133,7 +137,7 @@ impl Listener {
         Ok(details)
     }
 
-    /// Out of descriptors or memory: say so and try again later, instead of spinning.
+    /// Out of descriptors or memory: say so, once, and try again later, instead of spinning.
     fn rest(
         &self,
         event_loop: &Bound<'_, BaseEventLoop>,
@@ -141,8 +145,10 @@ impl Listener {
         error: Errno,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        let details = self.details(py, "socket.accept() out of system resource", error)?;
-        report::call_exception_handler(event_loop.as_any(), &details)?;
+        if !self.state.with(py, |state| std::mem::replace(&mut state.exhausted, true)) {
+            let details = self.details(py, "socket.accept() out of system resource", error)?;
+            report::call_exception_handler(event_loop.as_any(), &details)?;
+        }
         self.arm(py, Interest::NONE)?;
         let again = this.getattr(intern!(py, "_accept_again"))?;
         event_loop.call_method1(intern!(py, "call_later"), (RETRY_DELAY, again)).map(drop)
@@ -242,6 +248,7 @@ impl Listener {
                 handshake_timeout,
                 shutdown_timeout,
             }),
+            exhausted: false,
         };
         let listener = Listener { fd, backlog: backlog.max(1), state: GilCell::new(state) };
         let listener = Py::new(py, listener)?;

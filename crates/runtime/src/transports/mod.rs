@@ -4,6 +4,7 @@
 //! never what it carries.
 
 pub mod address;
+pub mod datagram;
 pub mod listener;
 pub mod outgoing;
 pub mod pipe;
@@ -16,6 +17,7 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use crate::event_loop::BaseEventLoop;
+use datagram::DatagramTransport;
 use pipe::PipeTransport;
 use stream::StreamTransport;
 
@@ -23,6 +25,8 @@ use stream::StreamTransport;
 pub enum Transport {
     /// A connection.
     Stream(Py<StreamTransport>),
+    /// A datagram endpoint.
+    Datagram(Py<DatagramTransport>),
     /// One end of a pipe.
     Pipe(Py<PipeTransport>),
 }
@@ -33,6 +37,7 @@ impl Transport {
     pub fn clone_ref(&self, py: Python<'_>) -> Self {
         match self {
             Transport::Stream(transport) => Transport::Stream(transport.clone_ref(py)),
+            Transport::Datagram(transport) => Transport::Datagram(transport.clone_ref(py)),
             Transport::Pipe(transport) => Transport::Pipe(transport.clone_ref(py)),
         }
     }
@@ -41,6 +46,7 @@ impl Transport {
     pub fn object<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         match self {
             Transport::Stream(transport) => transport.bind(py).as_any(),
+            Transport::Datagram(transport) => transport.bind(py).as_any(),
             Transport::Pipe(transport) => transport.bind(py).as_any(),
         }
     }
@@ -49,6 +55,7 @@ impl Transport {
     pub fn is_closing(&self, py: Python<'_>) -> bool {
         match self {
             Transport::Stream(transport) => transport.get().is_closing(py),
+            Transport::Datagram(transport) => transport.get().is_closing(py),
             Transport::Pipe(transport) => transport.get().is_closing(py),
         }
     }
@@ -57,6 +64,7 @@ impl Transport {
     pub fn begin(&self, py: Python<'_>) -> PyResult<()> {
         match self {
             Transport::Stream(transport) => StreamTransport::begin(transport.bind(py)),
+            Transport::Datagram(transport) => DatagramTransport::begin(transport.bind(py)),
             Transport::Pipe(transport) => PipeTransport::begin(transport.bind(py)),
         }
     }
@@ -73,6 +81,9 @@ impl Transport {
             Transport::Stream(transport) => {
                 StreamTransport::on_ready(transport.bind(py), event_loop, readiness)
             }
+            Transport::Datagram(transport) => {
+                DatagramTransport::on_ready(transport.bind(py), event_loop, readiness)
+            }
             Transport::Pipe(transport) => {
                 PipeTransport::on_ready(transport.bind(py), event_loop, readiness)
             }
@@ -84,6 +95,9 @@ impl Transport {
         let py = event_loop.py();
         match self {
             Transport::Stream(transport) => StreamTransport::end(transport.bind(py), event_loop),
+            Transport::Datagram(transport) => {
+                DatagramTransport::end(transport.bind(py), event_loop)
+            }
             Transport::Pipe(transport) => PipeTransport::end(transport.bind(py)),
         }
     }
@@ -92,6 +106,9 @@ impl Transport {
     pub fn lost_descriptor(&self, py: Python<'_>) -> PyResult<()> {
         match self {
             Transport::Stream(transport) => StreamTransport::lost_descriptor(transport.bind(py)),
+            Transport::Datagram(transport) => {
+                DatagramTransport::lost_descriptor(transport.bind(py))
+            }
             Transport::Pipe(transport) => PipeTransport::lost_descriptor(transport.bind(py)),
         }
     }
@@ -100,6 +117,7 @@ impl Transport {
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Transport::Stream(transport) => visit.call(transport),
+            Transport::Datagram(transport) => visit.call(transport),
             Transport::Pipe(transport) => visit.call(transport),
         }
     }

@@ -74,6 +74,11 @@ impl FlowControl {
         (self.marks.low(), self.marks.high())
     }
 
+    /// Whether the protocol was asked to pause.
+    pub const fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// `set_write_buffer_limits`.
     ///
     /// # Errors

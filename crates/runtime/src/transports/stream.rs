@@ -6,11 +6,13 @@
 
 pub mod lifetime;
 pub mod reading;
+pub mod sendfile;
 pub mod state;
 pub mod writing;
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -19,6 +21,7 @@ use crate::cpython::imports::imports;
 use crate::cpython::slots::Finalize;
 use crate::cpython::{context, descriptor};
 use crate::event_loop::BaseEventLoop;
+use crate::futures::Future;
 use crate::protocols::Protocol;
 use lifetime::Parts;
 use state::{Descriptor, StreamState};
@@ -214,6 +217,30 @@ impl StreamTransport {
     #[classattr]
     fn _start_tls_compatible() -> bool {
         true
+    }
+
+    /// `loop.sendfile()` may give the socket to `os.sendfile`.
+    #[getter]
+    fn _sendfile_compatible<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        imports(py).sendfile_mode.bind(py).getattr(intern!(py, "TRY_NATIVE"))
+    }
+
+    /// Refuses `write()` until `_reset_empty_waiter()`; done once all that was written is sent.
+    fn _make_empty_waiter(this: &Bound<'_, Self>) -> PyResult<Py<Future>> {
+        sendfile::begin(this)
+    }
+
+    fn _reset_empty_waiter(this: &Bound<'_, Self>) -> PyResult<()> {
+        sendfile::end(this)
+    }
+
+    fn _wait_writable(this: &Bound<'_, Self>) -> PyResult<Py<Future>> {
+        sendfile::wait_writable(this)
+    }
+
+    #[getter]
+    fn _protocol_paused(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |state| state.flow.is_paused())
     }
 
     #[getter]

@@ -12,7 +12,7 @@ use rustix::net::sockopt::set_tcp_nodelay;
 use rustix::net::{AddressFamily, SocketAddrAny};
 
 use super::state::{Descriptor, StreamState};
-use super::{StreamTransport, reading, writing};
+use super::{StreamTransport, reading, sendfile, writing};
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::cpython::slots::Finalize;
@@ -134,7 +134,7 @@ impl StreamTransport {
             let open = state.begun && state.lost == 0;
             (
                 readiness.readable && open && state.wants_to_read(),
-                readiness.writable && open && !state.buffer.is_empty(),
+                readiness.writable && open && state.wants_to_write(),
             )
         });
         if readable {
@@ -200,8 +200,7 @@ impl StreamTransport {
     /// Tells the kernel what this transport waits for.
     pub(super) fn rearm(&self, py: Python<'_>) -> PyResult<()> {
         let (token, home, interest) = self.state.with(py, |state| {
-            let interest =
-                Interest { read: state.wants_to_read(), write: !state.buffer.is_empty() };
+            let interest = Interest { read: state.wants_to_read(), write: state.wants_to_write() };
             (state.token, state.home.as_ref().map(|home| home.clone_ref(py)), interest)
         });
         let (Some(token), Some(home)) = (token, home) else { return Ok(()) };
@@ -312,6 +311,7 @@ impl StreamTransport {
     pub(super) fn queue_end(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         StreamTransport::unregister(this);
+        sendfile::lost(this)?;
         let home = this.get().state.with(py, |state| state.home.as_ref().map(|h| h.clone_ref(py)));
         match home {
             Some(home) if !home.get().flags(py).closed => {

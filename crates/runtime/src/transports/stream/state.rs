@@ -18,6 +18,7 @@ use super::lifetime::Parts;
 use crate::cpython::descriptor;
 use crate::cpython::imports::imports;
 use crate::event_loop::BaseEventLoop;
+use crate::futures::Future;
 use crate::protocols::Protocol;
 use crate::transports::address;
 use crate::transports::outgoing::FlowControl;
@@ -103,6 +104,9 @@ pub struct StreamState {
     /// The peer will send nothing more, and the protocol wants to go on writing.
     pub(super) eof_seen: bool,
     pub(super) eof_written: bool,
+    /// A file is on its way (`loop.sendfile`), and whoever sends it waits for this.
+    pub(super) file: bool,
+    pub(super) file_waiter: Option<Py<Future>>,
     /// Zero while connected; then counts writes into the void (`_conn_lost`).
     pub(super) lost: u32,
 }
@@ -130,6 +134,8 @@ impl StreamState {
             paused: false,
             eof_seen: false,
             eof_written: false,
+            file: false,
+            file_waiter: None,
             lost: 0,
         }
     }
@@ -156,8 +162,15 @@ impl StreamState {
         !self.closing && !self.paused && !self.eof_seen
     }
 
+    /// Whether the kernel should report that bytes can be sent.
+    #[inline]
+    pub fn wants_to_write(&self) -> bool {
+        !self.buffer.is_empty() || self.file_waiter.is_some()
+    }
+
     /// Shows every Python object to the collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.file_waiter)?;
         visit.call(&self.home)?;
         visit.call(&self.context)?;
         visit.call(&self.server)?;

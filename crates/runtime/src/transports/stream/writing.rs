@@ -10,7 +10,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutd
 
 use engine::write_buffer::MAX_SLICES;
 
-use super::StreamTransport;
+use super::{StreamTransport, sendfile};
 use crate::cpython::imports::imports;
 use crate::cpython::{buffers, descriptor};
 use crate::errors;
@@ -50,14 +50,18 @@ pub fn write(this: &Bound<'_, StreamTransport>, data: &Bound<'_, PyAny>) -> PyRe
 /// Whether anything can still be written; counts writes into a lost connection.
 fn may_write(this: &Bound<'_, StreamTransport>, method: &str) -> PyResult<bool> {
     let py = this.py();
-    let (eof, lost) = this.get().state.with(py, |state| {
+    let (eof, file, lost) = this.get().state.with(py, |state| {
         if state.lost > 0 && !state.eof_written {
             state.lost = state.lost.saturating_add(1);
         }
-        (state.eof_written, state.lost)
+        (state.eof_written, state.file, state.lost)
     });
     if eof {
         return Err(PyRuntimeError::new_err(format!("Cannot call {method}() after write_eof()")));
+    }
+    if file {
+        let message = format!("unable to {method}; sendfile is in progress");
+        return Err(PyRuntimeError::new_err(message));
     }
     if lost > LOG_THRESHOLD {
         let logger = imports(py).logger.bind(py);
@@ -152,6 +156,7 @@ pub fn ready(this: &Bound<'_, StreamTransport>) -> PyResult<()> {
         this.get().state.with(py, |state| state.lost += 1);
         return StreamTransport::queue_end(this);
     }
+    sendfile::ready(this)?;
     this.get().rearm(py)?;
     if eof { shut_down(this) } else { Ok(()) }
 }
