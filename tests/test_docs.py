@@ -120,8 +120,9 @@ def named_tests(page):
 
 
 def has_test(module, name):
-    source = (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
-    return re.search(rf"^(?:async )?def {name}\(", source, re.MULTILINE) is not None
+    pattern = re.compile(rf"^(?:async )?def {name}\(", re.MULTILINE)
+    sources = (ROOT / "tests").rglob(f"{module}.py")
+    return any(pattern.search(source.read_text(encoding="utf-8")) for source in sources)
 
 
 def test_every_test_that_the_page_of_peers_names_exists():
