@@ -70,6 +70,14 @@ def loop_errors():
     return LoopErrors()
 
 
+@pytest.fixture(scope="session")
+def authority():
+    """A certificate authority of this run, for the tests of TLS."""
+    from tls_ends import Authority
+
+    return Authority()
+
+
 @pytest.fixture
 def survivors():
     """Tasks that a test leaves pending on purpose: it adds them, and they are cancelled for it."""

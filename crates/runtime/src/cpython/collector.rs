@@ -48,3 +48,22 @@ pub fn show_if_shared(handle: &Bound<'_, Handle>) {
         show(handle);
     }
 }
+
+/// What [`show_if_kept`] may be asked to show.
+pub trait Shown {}
+
+impl Shown for Handle {}
+impl Shown for TimerHandle {}
+
+/// Shows a handle that its loop is about to give up, if somebody beside the loop holds it: what it
+/// refers to may lead back to whoever holds it. Runs no Python code.
+pub fn show_if_kept<T: Shown>(handle: &Py<T>) {
+    // SAFETY: a live, complete object of a collected type with `tp_traverse`; put on the list
+    // only when it is not there, with the interpreter attached (a loop gives up its handles).
+    unsafe {
+        let object = handle.as_ptr();
+        if ffi::Py_REFCNT(object) > 1 && ffi::PyObject_GC_IsTracked(object) == 0 {
+            ffi::PyObject_GC_Track(object.cast());
+        }
+    }
+}

@@ -20,6 +20,7 @@ use super::mailbox::Posted;
 use super::source::Sources;
 use super::{BaseEventLoop, clock};
 use crate::blocking;
+use crate::cpython::collector;
 use crate::cpython::context::Snapshots;
 use crate::cpython::version;
 use crate::errors;
@@ -192,6 +193,16 @@ impl LoopState {
         self.sources.traverse(visit)?;
         self.snapshots.traverse(visit)?;
         visit.call(&self.task_factory)
+    }
+
+    /// Shows handles that the program keeps to the collector: the loop will not do it any more.
+    fn show_kept_handles(&self) {
+        self.timers.iter().for_each(collector::show_if_kept);
+        for callback in &self.ready {
+            if let Callback::Call(handle) = callback {
+                collector::show_if_kept(handle);
+            }
+        }
     }
 
     /// Takes every Python object out, to be dropped by the caller once the state is closed.
@@ -387,10 +398,10 @@ pub fn shut<'py>(event_loop: &Bound<'py, BaseEventLoop>) -> PyResult<Bound<'py, 
         state.tasks.iter().map(|(_, task)| task.clone_ref(py)).collect()
     });
     let unfinished = PyList::new(py, tasks)?;
-    let (objects, kernel, workers) = event_loop
-        .get()
-        .state
-        .with(py, |state| (state.take_objects(), state.kernel.take(), state.workers.take()));
+    let (objects, kernel, workers) = event_loop.get().state.with(py, |state| {
+        state.show_kept_handles();
+        (state.take_objects(), state.kernel.take(), state.workers.take())
+    });
     if event_loop.get().flags(py).foreign {
         // A forked child. The threads are the parent's, and whichever of them held a lock when
         // the process was copied holds its copy for ever: nothing that locks is touched.

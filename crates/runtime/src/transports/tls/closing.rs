@@ -101,6 +101,10 @@ impl TlsProtocol {
     /// `_abort`: over at once.
     pub(super) fn abort(this: &Bound<'_, Self>, reason: Option<Py<PyAny>>) -> PyResult<()> {
         let py = this.py();
+        // What the protocol has written is sent before it ends, as if it had not been kept back.
+        if this.get().state.with(py, |state| state.corked && !state.sending_paused) {
+            writing::send_all(this)?;
+        }
         this.get().state.with(py, |state| state.phase = Phase::Unwrapped);
         this.get().below(py).map_or(Ok(()), |below| below.force_close(py, reason))
     }
