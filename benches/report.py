@@ -18,6 +18,7 @@ GROUPS = {
     "A short sleep": ("short_sleep",),
     "TCP echo: the server's processor time for one message": ("echo_protocol", "echo_sock"),
     "Memory": ("idle_connections",),
+    "Child processes: processor time of the loop and of the children": ("subprocesses",),
     "Control": ("control",),
 }
 METHOD = """\

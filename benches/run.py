@@ -38,6 +38,7 @@ BENCHES = (
     "echo_udp",
     "accept",
     "idle_connections",
+    "subprocesses",
 )
 
 

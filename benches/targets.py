@@ -72,6 +72,10 @@ TARGETS: dict[tuple[str, str], tuple[Target, ...]] = {
     ("echo_udp", "1k_10"): (at_most(1, BEST),),
     ("accept", "start_server"): (at_most(1, "uvloop"),),
     ("idle_connections", "idle_connections"): (Target("≤ 1,024 bytes", 1024),),
+    ("subprocesses", "spawn"): (at_most(1, "asyncio"), at_most(1, BEST)),
+    ("subprocesses", "communicate"): (at_most(1, "asyncio"), at_most(1, BEST)),
+    ("subprocesses", "side_by_side"): (at_most(1, BEST),),
+    ("subprocesses", "output"): (at_most(1, BEST),),
 }
 
 

@@ -240,7 +240,7 @@ async def test_a_program_that_cannot_be_started_leaves_nothing(loop, streams, tm
     missing = tmp_path / "missing"
     with pytest.raises(FileNotFoundError) as caught:
         await asyncio.create_subprocess_exec(missing, **streams)
-    assert caught.value.filename == str(missing)
+    assert str(caught.value.filename) == str(missing)
     with pytest.raises(PermissionError):
         await asyncio.create_subprocess_exec(tmp_path, **streams)
     with pytest.raises(FileNotFoundError):
