@@ -84,6 +84,14 @@ EXPECTED = {
         "client: second: done",
         "client: stuck: no answer",
     ],
+    "subprocesses.py": [
+        "['one: 3', 'three: 5', 'eleven: 6']",
+        "line: 2",
+        "complaint: no more numbers",
+        "return code: 1",
+        "killed by SIGKILL",
+        "a-program-that-nobody-has: No such file or directory",
+    ],
     "tcp_echo.py": [
         "client: HELLO",
         "client: 1000 lines sent at once, the last answer is 'LINE 999'",
