@@ -4,15 +4,19 @@ Run by pytest on asyncio and on aioxide.  What could end the test run happens in
 """
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 
 import pytest
 from loopback import DEADLINE, on_loop, until
+
+import aioxide
 
 SIGNAL = signal.SIGUSR1
 
@@ -134,6 +138,78 @@ def test_who_begins_to_watch_while_the_loop_runs_stays(loop):
         loop.call_soon(signal.set_wakeup_fd, near.fileno())
         loop.run_until_complete(asyncio.sleep(0))
         assert signal.set_wakeup_fd(-1) == near.fileno()
+
+
+@on_loop
+async def test_real_time_signals_have_handlers(loop):
+    seen = []
+    numbers = (signal.SIGRTMIN, signal.SIGRTMIN + 5, signal.SIGRTMAX)
+    for number in numbers:
+        loop.add_signal_handler(number, seen.append, number)
+        os.kill(os.getpid(), number)
+    await until(lambda: sorted(seen) == list(numbers))
+    for number in numbers:
+        assert loop.remove_signal_handler(number) is True
+
+
+@on_loop
+async def test_a_handler_of_sigchld_is_the_programs_own(loop):
+    """As tornado's Subprocess has one; the loop's own children need none."""
+    seen = []
+    loop.add_signal_handler(signal.SIGCHLD, seen.append, "child")
+    try:
+        child = await asyncio.create_subprocess_exec("true")
+        assert await child.wait() == 0
+        await until(lambda: seen)
+        other = subprocess.Popen(["true"])  # noqa: ASYNC220  # not the loop's
+        await until(lambda: other.poll() is not None and len(seen) > 1)
+        assert other.returncode == 0
+    finally:
+        assert loop.remove_signal_handler(signal.SIGCHLD) is True
+
+
+@contextlib.contextmanager
+def another_wakeup():
+    """Somebody else's wake-up descriptor, as other event loops and libraries set one."""
+    theirs, writing = socket.socketpair()
+    with theirs, writing:
+        theirs.setblocking(False)
+        writing.setblocking(False)
+        before = signal.set_wakeup_fd(writing.fileno())
+        try:
+            yield theirs, writing.fileno()
+        finally:
+            signal.set_wakeup_fd(before)
+
+
+def test_another_wakeup_descriptor_is_there_again_after_a_run(loop):
+    with another_wakeup() as (_, fd):
+        loop.run_until_complete(asyncio.sleep(0))
+        assert signal.set_wakeup_fd(fd) == fd
+
+
+def test_another_wakeup_descriptor_hears_what_a_handler_hears():
+    """asyncio takes its place for good; ours passes the signals on, and gives it back."""
+    loop = aioxide.new_event_loop()
+    with another_wakeup() as (theirs, fd):
+        got = loop.create_future()
+        loop.add_signal_handler(SIGNAL, got.set_result, "heard")
+        os.kill(os.getpid(), SIGNAL)
+        assert loop.run_until_complete(got) == "heard"
+        assert theirs.recv(10) == bytes([SIGNAL])
+        assert loop.remove_signal_handler(SIGNAL) is True
+        assert signal.set_wakeup_fd(fd) == fd
+    loop.close()
+
+
+def test_another_wakeup_descriptor_closed_during_a_run_is_given_up(loop):
+    theirs, writing = socket.socketpair()
+    with theirs:
+        writing.setblocking(False)
+        signal.set_wakeup_fd(writing.fileno())
+        loop.call_soon(writing.close)
+        loop.run_until_complete(asyncio.sleep(0))
+        signal.set_wakeup_fd(-1)
 
 
 def test_closing_the_loop_removes_its_handlers(loop):

@@ -70,6 +70,7 @@ class EventLoop(
         "_origin_tracking_saved",
         "_signal_handlers",
         "_signal_pipe",
+        "_wakeup_before",
         "slow_callback_duration",
     )
 
@@ -113,7 +114,7 @@ class EventLoop(
         self._check_running()
         self._set_origin_tracking(self.get_debug())
         old_hooks = sys.get_asyncgen_hooks()
-        watching_signals = self._begin_signals()
+        self._begin_signals()
         try:
             sys.set_asyncgen_hooks(
                 firstiter=self._asyncgen_firstiter_hook, finalizer=Finalizer(self)
@@ -122,7 +123,7 @@ class EventLoop(
             self._turn_until_stopped()
         finally:
             events._set_running_loop(None)
-            self._end_signals(watching_signals)
+            self._end_signals()
             self._set_origin_tracking(False)
             sys.set_asyncgen_hooks(*old_hooks)
 

@@ -34,6 +34,8 @@ class SignalMixin:
     def _init_signals(self: Any) -> None:
         self._signal_handlers: dict[int, Any] = {}
         self._signal_pipe: tuple[int, int] | None = None
+        # The wake-up descriptor of another library, which is told all the same; -1: there is none.
+        self._wakeup_before = -1
 
     def add_signal_handler(
         self: Any, sig: int, callback: Callable[[*Ts], object], *args: *Ts
@@ -48,10 +50,9 @@ class SignalMixin:
         _check_signal(sig)
         self._check_closed()
         try:
-            signal.set_wakeup_fd(self._open_signal_pipe())
+            self._take_wakeup()
         except (ValueError, OSError) as error:
-            if not self._signal_handlers:
-                self._drop_signal_pipe()
+            self._release_wakeup()
             raise RuntimeError(str(error)) from None
         self._signal_handlers[sig] = asyncio.Handle(callback, args, self, None)
         try:
@@ -84,18 +85,31 @@ class SignalMixin:
         """With the last handler gone the pipe is needed only while the loop runs."""
         if self._signal_handlers or self.is_running():
             return
-        try:
-            signal.set_wakeup_fd(-1)
-        except (ValueError, OSError):  # Not the main thread: nothing was set from here.
-            pass
-        self._drop_signal_pipe()
+        self._give_wakeup_back()
 
-    def _open_signal_pipe(self: Any) -> int:
+    def _take_wakeup(self: Any) -> None:
+        """Python's C handler writes to our pipe from now on.
+
+        Raises ValueError outside of the main thread, OSError without descriptors.
+        """
         if self._signal_pipe is None:
             reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             self._signal_pipe = (reading, writing)
             self._add_reader(reading, self._read_signals, reading)
-        return self._signal_pipe[1]  # type: ignore[no-any-return]
+        before = signal.set_wakeup_fd(self._signal_pipe[1])
+        if before != self._signal_pipe[1]:
+            self._wakeup_before = before
+
+    def _give_wakeup_back(self: Any) -> None:
+        """To whoever had it before us; somebody who took it from us meanwhile keeps it."""
+        before, self._wakeup_before = self._wakeup_before, -1
+        if self._signal_pipe is not None:
+            try:
+                found = signal.set_wakeup_fd(-1)
+                signal.set_wakeup_fd(before if found == self._signal_pipe[1] else found)
+            except (ValueError, OSError):
+                pass  # Not the main thread, which changed nothing; or theirs was closed.
+        self._drop_signal_pipe()
 
     def _drop_signal_pipe(self: Any) -> None:
         pipe, self._signal_pipe = self._signal_pipe, None
@@ -110,6 +124,9 @@ class SignalMixin:
             numbers = os.read(reading, 4096)
         except (BlockingIOError, InterruptedError):
             return
+        if self._wakeup_before >= 0:
+            with contextlib.suppress(OSError):  # Full, or closed: as it would be for Python.
+                os.write(self._wakeup_before, numbers)
         for number in numbers:
             handle = self._signal_handlers.get(number)
             if handle is None:
@@ -119,44 +136,23 @@ class SignalMixin:
             else:
                 self.call_soon(handle._run)
 
-    def _begin_signals(self: Any) -> bool:
-        """Before running in the main thread: a signal wakes the loop however it is timed.
+    def _begin_signals(self: Any) -> None:
+        """Before running in the main thread: a signal wakes the loop however it is timed."""
+        if threading.current_thread() is threading.main_thread():
+            with contextlib.suppress(ValueError, OSError):  # A sub-interpreter; no descriptors.
+                self._take_wakeup()
 
-        Returns whether `_end_signals` has something to undo.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            return False
-        try:
-            writing = self._open_signal_pipe()
-            before = signal.set_wakeup_fd(writing)
-            if before not in (-1, writing):
-                # Somebody watches for signals on a descriptor of their own, as Twisted does, and
-                # is left in peace: asyncio takes its place only for handlers of the loop.
-                _give_back(before)
-        except (ValueError, OSError):  # A sub-interpreter, or no descriptors left.
-            return False
-        return True
-
-    def _end_signals(self: Any, begun: bool) -> None:
-        if not begun or self._signal_pipe is None or self._signal_handlers:
-            return
-        now = signal.set_wakeup_fd(-1)
-        if now not in (-1, self._signal_pipe[1]):
-            _give_back(now)
-        self._drop_signal_pipe()
+    def _end_signals(self: Any) -> None:
+        """After running: with handlers the pipe stays, so that no signal between runs is lost."""
+        if not self._signal_handlers:
+            self._give_wakeup_back()
 
     def _close_signals(self: Any) -> None:
         if sys.is_finalizing():
             self._signal_handlers.clear()
         for number in list(self._signal_handlers):
             self.remove_signal_handler(number)
-        self._drop_signal_pipe()
-
-
-def _give_back(wakeup: int) -> None:
-    """Restore a descriptor of somebody else's; one that was closed meanwhile is of no use."""
-    with contextlib.suppress(ValueError, OSError):
-        signal.set_wakeup_fd(wakeup)
+        self._give_wakeup_back()
 
 
 def _check_signal(sig: int) -> None:
