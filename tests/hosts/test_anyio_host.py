@@ -4,6 +4,8 @@ Run by pytest on asyncio and on aioxide, through its option `loop_factory`.
 """
 
 import asyncio
+import signal
+import sys
 
 import anyio
 import anyio.to_thread
@@ -39,6 +41,12 @@ def test_anyio(namespace):
                 with pytest.raises(anyio.EndOfStream):
                     await stream.receive()
             assert await anyio.to_thread.run_sync(sum, [1, 2, 3]) == 6
+            echo = "import sys; print(sys.stdin.read().upper(), end='')"
+            child = await anyio.run_process([sys.executable, "-c", echo], input=b"to a child")
+            assert (child.returncode, child.stdout) == (0, b"TO A CHILD")
+            async with await anyio.open_process([sys.executable, "-c", "input()"]) as process:
+                process.terminate()
+                assert await process.wait() == -signal.SIGTERM
             sender, receiver = anyio.create_memory_object_stream(5)
             async with sender, receiver:
                 sender.send_nowait("item")

@@ -1,4 +1,4 @@
-"""Dask: a cluster of worker processes under `python -m aioxide`, and by AIOXIDE_CHILDREN.
+"""Dask: clusters of worker processes under `python -m aioxide`, and by AIOXIDE_CHILDREN.
 
 Run by pytest on asyncio and on aioxide.  Workers are processes that multiprocessing spawns; each
 says on which loop it runs.
@@ -7,7 +7,7 @@ says on which loop it runs.
 import sys
 
 import pytest
-from starting import needs, run, said, under
+from starting import needs, run, said, started, under
 
 pytestmark = needs("distributed")
 
@@ -55,3 +55,35 @@ def test_a_cluster_whose_workers_alone_are_on_our_loop(tmp_path, dask):
     code, output = run([sys.executable, "program.py"], tmp_path, AIOXIDE_CHILDREN="1", **dask)
     assert code == 0, output
     assert said(output) == ["workers aioxide aioxide", "scheduler asyncio", *ANSWERS]
+
+
+CLIENT = """
+import sys
+from distributed import Client
+
+def kind(dask_worker=None, dask_scheduler=None):
+    loop = (dask_worker or dask_scheduler).loop.asyncio_loop
+    return type(loop).__module__.split(".")[0]
+
+with Client(sys.argv[1], timeout=40) as client:
+    client.wait_for_workers(1, timeout=40)
+    print("> worker", *client.run(kind).values())
+    print("> scheduler", client.run_on_scheduler(kind))
+    print("> sum", client.submit(sum, range(10)).result(timeout=40))
+"""
+
+
+def test_a_scheduler_and_a_worker_from_their_command_lines(namespace, tmp_path, dask):
+    (tmp_path / "client.py").write_text(CLIENT)
+    dask_on = [*under(namespace, sys.executable), "-m"]
+    scheduling = [*dask_on, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    with started([*scheduling, "--no-dashboard"], tmp_path, **dask) as scheduler:
+        address = scheduler.wait_for(r"Scheduler at: +(tcp://127\.0\.0\.1:\d+)")[1]
+        working = [*dask_on, "distributed.cli.dask_worker", address, "--nworkers", "1"]
+        with started([*working, "--no-dashboard"], tmp_path, **dask) as worker:
+            code, output = run([sys.executable, "client.py", address], tmp_path, **dask)
+            assert code == 0, output
+            loop = namespace.__name__
+            assert said(output) == [f"worker {loop}", f"scheduler {loop}", "sum 45"]
+            assert worker.stop() == 0
+        assert scheduler.stop() == 0

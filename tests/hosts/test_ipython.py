@@ -30,6 +30,9 @@ await asyncio.gather(*(asyncio.sleep(0.001, n) for n in range(5)))
 await asyncio.to_thread(sum, [1, 2, 3])
   result 6
    ok
+(await (await asyncio.create_subprocess_exec('echo', 'hi', stdout=-1)).communicate())[0]
+  result b'hi\\n'
+   ok
 1 / 0
   error ZeroDivisionError
    error

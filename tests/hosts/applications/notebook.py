@@ -14,6 +14,7 @@ CELLS = [
     "await task",
     "await asyncio.gather(*(asyncio.sleep(0.001, n) for n in range(5)))",
     "await asyncio.to_thread(sum, [1, 2, 3])",
+    "(await (await asyncio.create_subprocess_exec('echo', 'hi', stdout=-1)).communicate())[0]",
     "1 / 0",
     "await asyncio.wait_for(asyncio.sleep(10), 0.001)",
     "print('begun', flush=True)\nwhile True: pass",
