@@ -396,6 +396,15 @@ def test_a_command_line_that_makes_no_sense(tmp_path, arguments):
     assert "Traceback" not in errors
 
 
+def test_help_and_programs_without_docstrings(tmp_path):
+    ours = {"directory": tmp_path, "under": ("-m", "aioxide")}
+    for flags in ((), ("-OO",)):
+        code, output, errors = run("--help", flags=flags, **ours)
+        assert (code, errors) == (0, "")
+        assert "python -m aioxide [--debug] script.py args" in output
+        assert run("-c", "print(__doc__)", flags=flags, **ours) == (0, "None\n", "")
+
+
 def test_debug_mode(tmp_path):
     code = (
         "import asyncio\n"

@@ -1,12 +1,7 @@
 """`python -m aioxide`: runs a program, unchanged, with aioxide's loop as asyncio's default.
 
-    python -m aioxide [--debug] script.py args…
-    python -m aioxide [--debug] -m module args…
-    python -m aioxide [--debug] -c code args…
-    python -m aioxide                            the asyncio REPL on aioxide's loop
-
-What is run sees `sys.argv`, `__main__` and `sys.path` as under `python` itself, ends as it does
-there, and so do processes that it starts with `multiprocessing`.
+Run by people. What it runs sees `sys.argv`, `__main__` and `sys.path` as under `python` itself and
+ends as it does there, and so do processes that it starts with `multiprocessing`.
 """
 
 import functools
@@ -22,7 +17,13 @@ from typing import Any, NoReturn
 from . import __version__, _compat
 from .children import follow_children
 
-USAGE = (__doc__ or "").split("\n\n")[1]
+# No docstring: there is none under `python -OO`.
+ABOUT = "Runs a program, unchanged, with aioxide's event loop as asyncio's default."
+USAGE = """\
+    python -m aioxide [--debug] script.py args…
+    python -m aioxide [--debug] -m module args…
+    python -m aioxide [--debug] -c code args…
+    python -m aioxide                            the asyncio REPL on aioxide's loop"""
 
 
 def _new_main() -> types.ModuleType:
@@ -142,7 +143,7 @@ def main() -> None:
         del arguments[0]
     first, *rest = arguments or ["-m", "asyncio"]
     if first in {"-h", "--help"}:
-        print(__doc__)
+        print(f"{ABOUT}\n\n{USAGE}")
     elif first in {"-V", "--version"}:
         print(f"aioxide {__version__}")
     elif first in {"-m", "-c"} and not rest:
