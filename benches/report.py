@@ -17,7 +17,8 @@ GROUPS = {
     "The life of a loop": ("lifecycle",),
     "A short sleep": ("short_sleep",),
     "TCP echo: the server's processor time for one message": ("echo_protocol", "echo_sock"),
-    "Memory": ("idle_connections",),
+    "TLS echo: the server's processor time for one message": ("echo_tls",),
+    "Memory": ("idle_connections", "idle_tls"),
     "Child processes: processor time of the loop and of the children": ("subprocesses",),
     "Control": ("control",),
 }

@@ -34,10 +34,12 @@ BENCHES = (
     "short_sleep",
     "echo_protocol",
     "echo_sock",
+    "echo_tls",
     "echo_unix",
     "echo_udp",
     "accept",
     "idle_connections",
+    "idle_tls",
     "subprocesses",
 )
 

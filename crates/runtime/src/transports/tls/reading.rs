@@ -2,7 +2,7 @@
 //!
 //! A plain protocol gets one exact `bytes` for all that came together, decrypted where it stands;
 //! a buffered protocol's own buffer is decrypted into. OpenSSL is asked only while a record is
-//! complete: its answer that none is, an exception, cost 1.6 µs a message.
+//! complete: its answer that none is, an exception, would cost more than a microsecond each time.
 
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::intern;

@@ -3,7 +3,7 @@
 //!
 //! Where the object is exactly an `ssl.SSLObject`, the C object behind it is called; a context may
 //! make objects of a class of its own (`sslobject_class`), whose methods are called then. Which
-//! bytes are when decrypted or sent is decided by the callers.
+//! bytes are decrypted or sent is decided by the callers.
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
