@@ -80,7 +80,7 @@ async def test_nothing_is_read_and_written_meanwhile(loop, file):
         await loop.sock_sendall(far, b"early")
         with pytest.raises(RuntimeError, match="unable to write; sendfile is in progress"):
             transport.write(b"x")
-        with pytest.raises(RuntimeError, match="unable to writelines; sendfile is in progress"):
+        with pytest.raises(RuntimeError, match=r"unable to write(lines)?; sendfile is in progress"):
             transport.writelines([b"x"])
         assert not transport.is_reading()
         assert protocol.received == b""

@@ -29,7 +29,7 @@ table! {
     handle = "asyncio"."Handle";
     timer_handle = "asyncio"."TimerHandle";
     transport = "asyncio"."Transport";
-    datagram_transport = "asyncio.selector_events"."_SelectorDatagramTransport";
+    datagram_transport = "asyncio"."DatagramTransport";
     read_transport = "asyncio"."ReadTransport";
     get_event_loop = "asyncio.events"."get_event_loop";
     get_running_loop = "asyncio.events"."_get_running_loop";

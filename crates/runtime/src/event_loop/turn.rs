@@ -73,9 +73,7 @@ fn turns(event_loop: &Bound<'_, BaseEventLoop>, kernel: &Kernel) -> PyResult<()>
         collect(event_loop, kernel, &mut posted)?;
         run_ready(event_loop)?;
         if std::mem::take(&mut first) {
-            // What was queued before the loop ran comes first, as a program that starts it for one
-            // coroutine after the other expects: the coroutine is not waiting yet.
-            hand_out(event_loop, &events)?;
+            hand_out_after(event_loop, &events)?;
         }
         if event_loop.get().state.with(py, |state| state.stopping) {
             return Ok(());
@@ -156,6 +154,20 @@ fn wait(
     event_loop.get().check_not_forked(py)?;
     // Python's own handlers (Ctrl-C) run here: no bytecode may run for a long while.
     py.check_signals()
+}
+
+/// In the first turn readiness comes after what was queued before the loop ran, as a program that
+/// starts it for one coroutine after the other expects: the coroutine must wait before it is told.
+/// What the first callbacks queued still waits for the next turn.
+fn hand_out_after(event_loop: &Bound<'_, BaseEventLoop>, events: &Events) -> PyResult<()> {
+    let py = event_loop.py();
+    let mut queued = event_loop.get().state.with(py, |state| std::mem::take(&mut state.ready));
+    let outcome = hand_out(event_loop, events).and_then(|()| run_ready(event_loop));
+    event_loop.get().state.with(py, |state| {
+        queued.append(&mut state.ready);
+        state.ready = queued;
+    });
+    outcome
 }
 
 /// Readiness goes to whoever registered for it.

@@ -13,7 +13,8 @@ pub mod state;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
@@ -28,11 +29,22 @@ pub struct DatagramTransport {
     pub(crate) state: GilCell<DatagramState>,
 }
 
+static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// What `isinstance` is answered with; nobody makes an instance of it.
+fn shown_class(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    let bases = (&imports(py).transport, &imports(py).datagram_transport);
+    let content = PyDict::new(py);
+    content.set_item("__module__", "aioxide")?;
+    content.set_item("__slots__", PyTuple::empty(py))?;
+    Ok(py.get_type::<PyType>().call1(("DatagramTransport", bases, content))?.unbind())
+}
+
 #[pymethods]
 impl DatagramTransport {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, pyo3::types::PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         DatagramTransport { state: GilCell::new(DatagramState::empty()) }
     }
 
@@ -162,10 +174,10 @@ impl DatagramTransport {
         state::describe(this)
     }
 
-    /// asyncio's own class, which is a `Transport` and a `DatagramTransport`, for `isinstance`.
+    /// An `asyncio.Transport` and an `asyncio.DatagramTransport`, as asyncio's own is.
     #[getter(__class__)]
-    fn class(&self, py: Python<'_>) -> Py<PyAny> {
-        imports(py).datagram_transport.clone_ref(py)
+    fn class(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        CLASS.get_or_try_init(py, || shown_class(py)).map(|class| class.clone_ref(py))
     }
 
     #[getter]
