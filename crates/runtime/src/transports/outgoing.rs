@@ -43,7 +43,7 @@ pub fn rest(data: &Bound<'_, PyAny>, sent: usize) -> PyResult<Option<PyBackedByt
     let py = data.py();
     let rest: Bound<'_, PyBytes> = match data.cast_exact::<PyBytes>() {
         Ok(bytes) if sent == 0 => bytes.clone(),
-        _ => buffers::read(data, |bytes| PyBytes::new(py, &bytes[sent..]))?,
+        _ => buffers::read(data, |bytes| PyBytes::new(py, bytes.get(sent..).unwrap_or_default()))?,
     };
     Ok((!rest.as_bytes().is_empty()).then(|| PyBackedBytes::from(rest)))
 }
