@@ -278,12 +278,29 @@ def fmt(environment: Environment, options: argparse.Namespace) -> None:
 
 
 def soak(environment: Environment, options: argparse.Namespace) -> None:
-    """connects, cancels, resets and garbage, for --seconds N, watched for leaks"""
+    """mixed traffic with cancels and resets, for --seconds N, watched for leaks and losses"""
+    environment.prepare("tests/requirements.txt")
+    environment.build("release")
+    run_for_a_while(environment, options, "tests/soak/run.py")
+
+
+def fuzz(environment: Environment, options: argparse.Namespace) -> None:
+    """random peers against random protocols, for --seconds N; --seed and --case repeat"""
     environment.prepare("tests/requirements.txt")
     environment.build("checked")
-    strict: Command = [environment.python, "-X", "dev", "-W", "error"]
-    duration = ["--seconds", str(options.seconds)]
-    run([*strict, "tests/soak.py", *duration, *options.passed_on], environment.variables)
+    run_for_a_while(environment, options, "tests/fuzz/run.py", "-X", "dev", "-W", "error")
+
+
+def run_for_a_while(
+    environment: Environment, options: argparse.Namespace, script: str, *flags: str
+) -> None:
+    """Starts a script that takes a duration, a seed and a loop."""
+    given = ["--seconds", str(options.seconds), "--loop", options.loop]
+    for name in ("seed", "case"):
+        if getattr(options, name, None) is not None:
+            given += [f"--{name}", str(getattr(options, name))]
+    command: Command = [environment.python, *flags, script, *given, *options.passed_on]
+    run(command, environment.variables)
 
 
 def suites(environment: Environment, options: argparse.Namespace) -> None:
@@ -345,8 +362,12 @@ def command_line() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, action in VERBS.items():
         verb = verbs.add_parser(name, help=action.__doc__, parents=[choice], allow_abbrev=False)
-        if name == "soak":
+        if name in ("soak", "fuzz"):
             verb.add_argument("--seconds", metavar="N", type=int, default=600)
+            verb.add_argument("--seed", metavar="N", type=int)
+            verb.add_argument("--loop", choices=["aioxide", "asyncio"], default="aioxide")
+        if name == "fuzz":
+            verb.add_argument("--case", metavar="N", type=int)
     return parser
 
 
