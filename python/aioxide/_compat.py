@@ -18,6 +18,7 @@ from typing import Any
 from . import _aioxide
 
 __all__ = (
+    "DATAGRAM_SOCKET",
     "JOIN_TIMEOUT",
     "debug_by_default",
     "iscoroutinefunction",
@@ -92,6 +93,9 @@ def debug_by_default() -> bool:
     """Whether new loops start in debug mode: `-X dev` or PYTHONASYNCIODEBUG."""
     return bool(asyncio.coroutines._is_debug_mode())  # type: ignore[attr-defined]
 
+
+# What asyncio calls the socket that `create_datagram_endpoint(sock=)` wants.
+DATAGRAM_SOCKET = "datagram socket" if sys.version_info >= (3, 13) else "UDP Socket"
 
 iscoroutinefunction: Callable[[Any], bool]
 if sys.version_info >= (3, 14):

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from . import _aioxide
+from . import _aioxide, _compat
 from .connecting import addresses_of
 from .serving import set_reuse_port
 from .unix import remove_stale_socket
@@ -172,7 +172,7 @@ class DatagramMixin:
 def refuse_beside_socket(sock: Any, options: dict[str, Any]) -> None:
     """Refuse a stream socket, and options that only make sense for a socket of our own."""
     if sock.type == socket.SOCK_STREAM:
-        raise ValueError(f"A datagram socket was expected, got {sock!r}")
+        raise ValueError(f"A {_compat.DATAGRAM_SOCKET} was expected, got {sock!r}")
     given = ", ".join(f"{name}={value}" for name, value in options.items() if value)
     if given:
         raise ValueError(
