@@ -148,7 +148,13 @@ impl SslObject {
     }
 
     /// Encrypts `data` from `written` on, which is moved by what was taken, also before an error.
-    pub fn write(&self, data: &Bound<'_, PyAny>, written: &mut usize) -> PyResult<()> {
+    /// Between two records `sealed` may take the first away.
+    pub fn write(
+        &self,
+        data: &Bound<'_, PyAny>,
+        written: &mut usize,
+        mut sealed: impl FnMut() -> PyResult<()>,
+    ) -> PyResult<()> {
         let py = data.py();
         let inner = self.0.bind(py);
         if *written == 0 {
@@ -156,6 +162,7 @@ impl SslObject {
         }
         buffers::hold(data, |start, length| {
             while *written < length {
+                sealed()?;
                 let place =
                     Place { start: start + *written, length: length - *written, writable: false };
                 let count: usize = show(py, place, |window| {

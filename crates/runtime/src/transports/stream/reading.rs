@@ -42,8 +42,8 @@ pub fn ready(
     {
         let fed = TlsProtocol::feed(tls.bind(py), &scratch[..count]);
         event_loop.get().give_scratch(py, scratch);
-        let told =
-            fed.and_then(|()| this.get().in_context(py, |_| TlsProtocol::on_fed(tls.bind(py))));
+        let told = fed
+            .and_then(|fed| this.get().in_context(py, |_| TlsProtocol::on_fed(tls.bind(py), fed)));
         return guard(this, told, "Fatal error: protocol.buffer_updated() call failed.");
     }
     let data = answer.map(|(count, _)| PyBytes::new(py, &scratch[..count]));

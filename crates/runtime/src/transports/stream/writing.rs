@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
 
@@ -81,8 +82,12 @@ fn keep(this: &Bound<'_, StreamTransport>, data: &Bound<'_, PyAny>, sent: usize)
 
 /// `transport.writelines`: everything goes through the buffer and leaves in one system call.
 pub fn writelines(this: &Bound<'_, StreamTransport>, list: &Bound<'_, PyAny>) -> PyResult<()> {
+    write_pieces(this, outgoing::pieces(list)?)
+}
+
+/// The same for pieces that were checked and are not empty.
+pub fn write_pieces(this: &Bound<'_, StreamTransport>, chunks: Vec<PyBackedBytes>) -> PyResult<()> {
     let py = this.py();
-    let chunks = outgoing::pieces(list)?;
     if !may_write(this, "writelines")? || chunks.is_empty() {
         return Ok(());
     }

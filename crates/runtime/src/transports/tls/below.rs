@@ -6,6 +6,7 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use crate::cpython::calls;
@@ -61,6 +62,18 @@ impl Below {
             Below::Stream(stream) => writing::write(stream.bind(py), records.as_any()),
             Below::Foreign(transport) => {
                 calls::method1(transport.bind(py), intern!(py, "write"), records.as_any()).map(drop)
+            }
+        }
+    }
+
+    /// Sends several pieces, in one system call where the kernel can.
+    pub fn write_pieces(&self, py: Python<'_>, pieces: Vec<PyBackedBytes>) -> PyResult<()> {
+        match self {
+            Below::Stream(stream) => writing::write_pieces(stream.bind(py), pieces),
+            Below::Foreign(_) => {
+                let whole: Vec<u8> =
+                    pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+                self.write(&PyBytes::new(py, &whole))
             }
         }
     }

@@ -162,10 +162,9 @@ impl TlsProtocol {
         let (phase, gone) = this.get().state.with(py, |state| {
             state.lost = state.lost.saturating_add(1);
             let phase = std::mem::replace(&mut state.phase, Phase::Unwrapped);
-            (
-                phase,
-                (std::mem::take(&mut state.backlog), state.below.take(), state.transport.take()),
-            )
+            state.sealed_length = 0;
+            let unsent = (std::mem::take(&mut state.backlog), std::mem::take(&mut state.sealed));
+            (phase, (unsent, state.below.take(), state.transport.take()))
         });
         drop(gone);
         let protocol = this.get().state.with(py, |state| {

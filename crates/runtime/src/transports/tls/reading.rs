@@ -18,18 +18,28 @@ use crate::event_loop::turn::is_exit;
 use crate::protocols::Protocol;
 
 impl TlsProtocol {
-    /// Takes what was received; [`TlsProtocol::on_fed`] must follow. Runs no code of the program's.
-    pub fn feed(this: &Bound<'_, Self>, bytes: &[u8]) -> PyResult<()> {
+    /// Takes what was received; [`TlsProtocol::on_fed`] must follow, and is given the answer: what
+    /// could be decrypted at once. Tells the program nothing.
+    pub fn feed<'py>(this: &Bound<'py, Self>, bytes: &[u8]) -> PyResult<Option<Decrypted<'py>>> {
         let py = this.py();
-        let records = this.get().state.with(py, |state| {
-            state.framing.feed(bytes);
-            state.records.clone()
+        let (records, at_once) = this.get().state.with(py, |state| {
+            let plain = state.protocol.as_ref().is_some_and(|protocol| !protocol.is_buffered());
+            let open = state.phase == Phase::Wrapped && !state.reading_paused;
+            (state.records.clone(), plain && open && bytes.len() > PORTION)
         });
-        records.map_or(Ok(()), |records| records.incoming.write(py, bytes))
+        let Some(records) = records else { return Ok(None) };
+        if at_once && records.native().is_some() {
+            return decrypt_portions(this, &records, bytes).map(Some);
+        }
+        this.get().state.with(py, |state| state.framing.feed(bytes));
+        records.incoming.write(py, bytes).map(|()| None)
     }
 
-    /// Something was received.
-    pub fn on_fed(this: &Bound<'_, Self>) -> PyResult<()> {
+    /// Something was received, and perhaps decrypted.
+    pub fn on_fed(this: &Bound<'_, Self>, decrypted: Option<Decrypted<'_>>) -> PyResult<()> {
+        if decrypted.is_some() {
+            return read_this(this, decrypted);
+        }
         match this.get().phase(this.py()) {
             Phase::Unwrapped => Ok(()),
             Phase::Handshake => TlsProtocol::do_handshake(this),
@@ -42,7 +52,7 @@ impl TlsProtocol {
     /// Both at once, for transports that are not ours.
     pub fn data_received(this: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let fed = buffers::read(data, |bytes| TlsProtocol::feed(this, bytes))?;
-        fed.and_then(|()| TlsProtocol::on_fed(this))
+        TlsProtocol::on_fed(this, fed?)
     }
 
     /// `transport.resume_reading`: what waits is handed out soon.
@@ -57,7 +67,7 @@ impl TlsProtocol {
     pub(super) fn read_on(this: &Bound<'_, Self>) -> PyResult<()> {
         match this.get().phase(this.py()) {
             Phase::Unwrapped | Phase::Handshake => Ok(()),
-            _ => TlsProtocol::on_fed(this),
+            _ => TlsProtocol::on_fed(this, None),
         }
     }
 
@@ -108,11 +118,16 @@ impl TlsProtocol {
 
 /// `_do_read`: hands out what is there and sends what that led to.
 pub fn read(this: &Bound<'_, TlsProtocol>) -> PyResult<()> {
+    read_this(this, None)
+}
+
+/// The same with what was decrypted already.
+fn read_this(this: &Bound<'_, TlsProtocol>, decrypted: Option<Decrypted<'_>>) -> PyResult<()> {
     let py = this.py();
     if !matches!(this.get().phase(py), Phase::Wrapped | Phase::Flushing) {
         return Ok(());
     }
-    match read_and_answer(this) {
+    match read_and_answer(this, decrypted) {
         Err(error) if error.is_instance_of::<PyException>(py) => {
             TlsProtocol::fatal(this, error, "Fatal error on SSL protocol")
         }
@@ -120,11 +135,14 @@ pub fn read(this: &Bound<'_, TlsProtocol>) -> PyResult<()> {
     }
 }
 
-fn read_and_answer(this: &Bound<'_, TlsProtocol>) -> PyResult<()> {
+fn read_and_answer(
+    this: &Bound<'_, TlsProtocol>,
+    decrypted: Option<Decrypted<'_>>,
+) -> PyResult<()> {
     let py = this.py();
     if !this.get().state.with(py, |state| state.reading_paused) {
         let corked = writing::cork(this);
-        let handed_out = hand_out(this);
+        let handed_out = hand_out(this, decrypted);
         writing::uncork(this, corked);
         handed_out?;
         writing::flush(this)?;
@@ -141,18 +159,21 @@ fn available(this: &Bound<'_, TlsProtocol>, records: &Records) -> PyResult<usize
     Ok(complete + if holds { records.held(py)? } else { 0 })
 }
 
-fn hand_out(this: &Bound<'_, TlsProtocol>) -> PyResult<()> {
+fn hand_out(this: &Bound<'_, TlsProtocol>, decrypted: Option<Decrypted<'_>>) -> PyResult<()> {
     let py = this.py();
     let (Some(records), Some(protocol)) = (this.get().records(py), this.get().protocol(py)) else {
         return Ok(());
     };
-    if records.native().is_some() && available(this, &records)? == 0 {
+    if decrypted.is_none() && records.native().is_some() && available(this, &records)? == 0 {
         return Ok(());
     }
     let (stop, failure) = if protocol.is_buffered() {
         into_protocol(this, &records, &protocol)?
     } else {
-        let (data, stop, failure) = decrypt(this, &records)?;
+        let (data, stop, failure) = match decrypted {
+            Some(decrypted) => decrypted,
+            None => decrypt(this, &records)?,
+        };
         if !data.as_bytes().is_empty() {
             protocol.data_received(data.as_any())?;
         }
@@ -168,7 +189,42 @@ fn hand_out(this: &Bound<'_, TlsProtocol>) -> PyResult<()> {
     Ok(())
 }
 
-type Decrypted<'py> = (Bound<'py, PyBytes>, Stop, Option<PyErr>);
+/// Plain bytes, why they are not more, and the error if that is why.
+pub type Decrypted<'py> = (Bound<'py, PyBytes>, Stop, Option<PyErr>);
+
+/// What is received is given to OpenSSL in portions: its buffer then stays this small, for ever,
+/// and in the processor's cache.
+const PORTION: usize = 32 * 1024;
+
+/// Receives and decrypts portion by portion, into one `bytes`.
+fn decrypt_portions<'py>(
+    this: &Bound<'py, TlsProtocol>,
+    records: &Records,
+    bytes: &[u8],
+) -> PyResult<Decrypted<'py>> {
+    let py = this.py();
+    let Some(native) = records.native() else { return records.read_custom(py) };
+    // Records that are complete are longer than what is in them, but one may be half in OpenSSL.
+    let room = available(this, records)? + records.incoming.pending(py)? + bytes.len();
+    let (data, outcome) = buffers::build(py, room, |space| -> PyResult<_> {
+        let (mut stop, mut failure) = (Stop::Starved, None);
+        for portion in bytes.chunks(PORTION) {
+            this.get().state.with(py, |state| state.framing.feed(portion));
+            records.incoming.write(py, portion)?;
+            if stop == Stop::Starved && failure.is_none() && available(this, records)? > 0 {
+                let more = || Ok(available(this, records)? > 0);
+                (stop, failure) = Records::fill(native, py, space, more);
+            }
+        }
+        Ok((stop, failure))
+    })?;
+    let (stop, failure) = outcome?;
+    if stop == Stop::Full {
+        this.get().state.with(py, |state| state.holds = true);
+        TlsProtocol::call_soon(this, intern!(py, "_read_on"))?;
+    }
+    Ok((data, stop, failure))
+}
 
 /// Everything that is complete, as one `bytes`.
 fn decrypt<'py>(this: &Bound<'py, TlsProtocol>, records: &Records) -> PyResult<Decrypted<'py>> {

@@ -95,14 +95,20 @@ impl Records {
         }
     }
 
-    /// Encrypts `data` from `written` on, which is moved by what was taken.
+    /// Encrypts `data` from `written` on, which is moved by what was taken; between two records
+    /// `sealed` may take the first away.
     ///
     /// # Errors
     /// Those of `SSLObject.write`; what was taken before stays taken.
-    pub fn write(&self, data: &Bound<'_, PyAny>, written: &mut usize) -> PyResult<()> {
+    pub fn write(
+        &self,
+        data: &Bound<'_, PyAny>,
+        written: &mut usize,
+        sealed: impl FnMut() -> PyResult<()>,
+    ) -> PyResult<()> {
         let py = data.py();
         if let Some(native) = &self.native {
-            return native.write(data, written);
+            return native.write(data, written, sealed);
         }
         let view = PyMemoryView::from(data)?.call_method1(intern!(py, "cast"), ("B",))?;
         let length = view.len()?;

@@ -160,6 +160,9 @@ pub struct TlsState {
     pub(super) shutdown_timer: Option<Py<PyAny>>,
     /// What was written and could not be encrypted yet.
     pub(super) backlog: WriteBuffer<PyBackedBytes>,
+    /// What was taken out of OpenSSL and is not sent, record by record, and its length.
+    pub(super) sealed: Vec<PyBackedBytes>,
+    pub(super) sealed_length: usize,
     pub(super) writing: Marks,
     pub(super) reading: Marks,
     /// OpenSSL may hold decrypted bytes.
@@ -199,6 +202,8 @@ impl TlsState {
             handshake_timer: None,
             shutdown_timer: None,
             backlog: WriteBuffer::new(),
+            sealed: Vec::new(),
+            sealed_length: 0,
             writing: Marks::WRITING,
             reading: Marks::READING,
             holds: false,
