@@ -122,7 +122,9 @@ class Ledger:
             self.breaks(f"the stream ended after {self.received} bytes of {peer.sent}")
         by_us = self.ended in ("abort", "cancelled") or self.raised
         owed = self.written if self.owed is None else self.owed
-        if peer.saw_eof and not by_us and self.error is None and self.made:
+        # Who has said goodbye over TLS reads nothing more.
+        reads = peer.saw_eof and not (self.is_tls and peer.finned)
+        if reads and not by_us and self.error is None and self.made:
             if peer.received < owed:
                 self.breaks(f"the peer read {peer.received} bytes to the end, owed were {owed}")
         self.settle_error(peer, by_us)

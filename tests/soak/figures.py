@@ -4,7 +4,9 @@ Called by run.py after each round.  Counts must not grow at all; memory is judge
 line through its samples, and a growth counts only as far as the line is certain of it.
 """
 
+import array
 import asyncio
+import collections
 import ctypes
 import gc
 import math
@@ -47,6 +49,13 @@ def malloc_figures():
     return int(found[b"current"]) - free + int(found[b"mmap"]), free
 
 
+def give_back():
+    """Asks malloc to return to the kernel what it keeps free; what stays resident is held."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+
+
 def resident():
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -87,17 +96,25 @@ def line(times, values):
 
 
 class Figures:
-    """The samples of a run."""
+    """The samples of a run, kept so that keeping them allocates nothing that would be counted."""
 
     def __init__(self):
-        self.samples = []
+        self.columns = collections.defaultdict(lambda: array.array("d"))
 
     def take(self):
-        self.samples.append(take())
+        self.add(take())
+
+    def add(self, sample):
+        for name, value in sample.items():
+            self.columns[name].append(value)
+
+    @property
+    def rounds(self):
+        return len(self.columns["time"])
 
     def judged(self, name):
         """One figure over the second half; the first half warms up caches and allocators."""
-        return [sample[name] for sample in self.samples[len(self.samples) // 2 :]]
+        return self.columns[name][self.rounds // 2 :]
 
     def growth(self, name):
         """(growth over the judged half by the line, twice its standard error), in its unit."""
@@ -107,12 +124,12 @@ class Figures:
 
     def complaints(self):
         if len(self.judged("time")) < FEWEST_SAMPLES // 2:
-            yield f"{len(self.samples)} rounds are too few to judge"
+            yield f"{self.rounds} rounds are too few to judge"
             return
         for name in COUNTS:
             values = self.judged(name)
             if values[-1] > values[0]:
-                yield f"{name} grew from {values[0]} to {values[-1]}"
+                yield f"{name} grew from {values[0]:.0f} to {values[-1]:.0f}"
         times = self.judged("time")
         hours = (times[-1] - times[0]) / 3600
         for name, (once, hourly) in ALLOWED.items():
@@ -127,10 +144,10 @@ class Figures:
 
     def shown(self):
         """The last sample in one line."""
-        last = self.samples[-1]
-        counts = ", ".join(f"{last[name]} {name}" for name in COUNTS)
+        last = {name: column[-1] for name, column in self.columns.items()}
+        counts = ", ".join(f"{last[name]:.0f} {name}" for name in COUNTS)
         return (
-            f"{counts}, {last['objects']:,} objects, {last['blocks']:,} blocks, "
+            f"{counts}, {last['objects']:,.0f} objects, {last['blocks']:,.0f} blocks, "
             f"malloc {last['malloc'] / MIB:.2f} MiB and {last['malloc free'] / MIB:.2f} free, "
             f"resident {last['resident'] / MIB:.2f} MiB"
         )
@@ -139,7 +156,7 @@ class Figures:
         """Rows for docs/reliability.md."""
         for name in COUNTS:
             values = self.judged(name)
-            yield f"| {name} | {values[0]} | {values[-1]} | |"
+            yield f"| {name} | {values[0]:.0f} | {values[-1]:.0f} | |"
         for name in (*ALLOWED, "malloc free"):
             values, (growth, error) = self.judged(name), self.growth(name)
             unit, form = (MIB, ",.2f") if name in IN_BYTES else (1, ",.0f")
@@ -147,3 +164,5 @@ class Figures:
             label = f"{name}, MiB" if unit == MIB else name
             trend = f"{growth / unit:+{form}} ± {error / unit:{form}}"
             yield f"| {label} | {' | '.join(numbers)} | {trend} |"
+        give_back()
+        yield f"| resident after malloc_trim, MiB | | {resident() / MIB:,.2f} | |"

@@ -117,7 +117,7 @@ def listen_to_the_interpreter(said):
 def report(options, field, figures, complaints):
     """The block that docs/reliability.md takes over."""
     version = ".".join(map(str, sys.version_info[:3]))
-    rounds = len(figures.samples)
+    rounds = figures.rounds
     print(
         f"\nsoak: {options.loop}, CPython {version}, seed {options.seed}, "
         f"{options.seconds:.0f} s, {rounds} rounds"
