@@ -65,7 +65,6 @@ fn turns(event_loop: &Bound<'_, BaseEventLoop>, kernel: &Kernel) -> PyResult<()>
     event_loop.get().tick(py);
     let mut first = true;
     loop {
-        event_loop.get().check_not_forked(py)?;
         wait(event_loop, kernel, &mut events)?;
         if !first {
             hand_out(event_loop, &events)?;
@@ -129,6 +128,10 @@ fn wait(
             Some(Duration::from_nanos(deadline.saturating_sub(now)))
         }
     };
+    if timeout != Some(Duration::ZERO) {
+        // In a forked child nothing would end the wait.
+        event_loop.get().check_not_forked(py)?;
+    }
     let may_block = timeout != Some(Duration::ZERO)
         && kernel.mailbox.prepare_to_wait()
         // A replaced `loop.time` is Python code: another thread may have queued something.
@@ -180,7 +183,6 @@ fn hand_out(event_loop: &Bound<'_, BaseEventLoop>, events: &Events) -> PyResult<
         Nobody,
     }
     let py = event_loop.py();
-    let debug = event_loop.get().is_debug(py);
     for readiness in events.iter() {
         let receiver = event_loop.get().state.with(py, |state| {
             match state.sources.get(readiness.token).map(|entry| &entry.source) {
@@ -192,7 +194,7 @@ fn hand_out(event_loop: &Bound<'_, BaseEventLoop>, events: &Events) -> PyResult<
             }
         });
         match receiver {
-            Receiver::Transport(transport) if debug => {
+            Receiver::Transport(transport) if event_loop.get().is_debug(py) => {
                 let shown = transport.object(py);
                 let ready = || transport.on_ready(event_loop, readiness);
                 report::measured(event_loop, Some(shown), ready)?;
