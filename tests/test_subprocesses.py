@@ -624,3 +624,27 @@ def test_time_is_not_spent_polling(own_loop):
         return time.process_time() - began
 
     assert own_loop.run_until_complete(main()) < 0.1
+
+
+@pytest.mark.parametrize("kind", ["exec", "shell"])
+@on_loop
+async def test_popen_runs_where_tools_expect_it(loop, kind, monkeypatch):
+    # They allow its blocking read by the file and the function that stand above it.
+    above = set()
+    read = os.read
+
+    def noting(*args):
+        frame = sys._getframe()
+        while frame := frame.f_back:
+            above.add((frame.f_code.co_filename.rpartition("/asyncio/")[2], frame.f_code.co_name))
+        return read(*args)
+
+    monkeypatch.setattr(os, "read", noting)
+    if kind == "exec":
+        starting = asyncio.create_subprocess_exec("true", start_new_session=True)
+    else:
+        starting = asyncio.create_subprocess_shell("true", start_new_session=True)
+    process = await starting
+    monkeypatch.undo()
+    assert await process.wait() == 0
+    assert ("base_events.py", f"subprocess_{kind}") in above
