@@ -274,6 +274,7 @@ async def test_extra_information(loop, authority):
     client = authority.client()
     async with tls_pair(loop, authority, client=client) as ((near, _), (far, _)):
         assert isinstance(near, asyncio.Transport)
+        assert "ssl" in near.__class__.__name__.lower()
         assert near.get_extra_info("sslcontext") is client
         assert isinstance(near.get_extra_info("ssl_object"), ssl.SSLObject)
         assert near.get_extra_info("peercert")["subjectAltName"]

@@ -30,6 +30,7 @@ table! {
     timer_handle = "asyncio"."TimerHandle";
     transport = "asyncio"."Transport";
     datagram_transport = "asyncio"."DatagramTransport";
+    tls_transport = "asyncio.sslproto"."_SSLProtocolTransport";
     read_transport = "asyncio"."ReadTransport";
     get_event_loop = "asyncio.events"."get_event_loop";
     get_running_loop = "asyncio.events"."_get_running_loop";

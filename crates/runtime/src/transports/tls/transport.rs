@@ -256,10 +256,10 @@ impl TlsTransport {
         format!("<TlsTransport{closing} {} over {below}>", layer.get().phase(py).name())
     }
 
-    /// `asyncio.Transport`, so that `isinstance` answers as for asyncio's own.
+    /// asyncio's own TLS transport, so that `isinstance` and the class's name answer as for it.
     #[getter(__class__)]
     fn class(&self, py: Python<'_>) -> Py<PyAny> {
-        imports(py).transport.clone_ref(py)
+        imports(py).tls_transport.clone_ref(py)
     }
 
     /// `loop.start_tls()` may put more TLS between this transport and its protocol.
