@@ -1,9 +1,10 @@
 """Writes docs/conformance.md: CPython's tests on every Python of .venv and on every loop it has.
 
-    python tests/conformance/publish.py [--again] [--jobs 2] [--page docs/conformance.md]
+    python tests/conformance/publish.py [--again | --kept] [--jobs 2] [--page docs/conformance.md]
 
 Runs run.py once for each, aioxide always and the others where no result of theirs is kept in
-.venv/conformance (--again: always). It judges nothing and is no part of the tests.
+.venv/conformance (--again: always; --kept: it runs nothing that has a result). It judges nothing
+and is no part of the tests.
 """
 
 import argparse
@@ -30,7 +31,8 @@ def has(python, module):
 def result(python, series, loop, options):
     """What run.py says of a loop on a Python, asked or kept."""
     kept = KEPT / f"{loop}-{series}.json"
-    if options.again or loop == "aioxide" or not kept.exists():
+    stale = options.again or (loop == "aioxide" and not options.kept)
+    if stale or not kept.exists():
         command = [python, RUN, f"--loop={loop}", f"--jobs={options.jobs}", f"--json={kept}"]
         if loop != "aioxide":
             command.append("--cases=loop")
@@ -42,6 +44,7 @@ def result(python, series, loop, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--again", action="store_true", help="run the other loops too")
+    parser.add_argument("--kept", action="store_true", help="run only what has no result")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--page", type=pathlib.Path, default=ROOT / "docs" / "conformance.md")
     options = parser.parse_args()
