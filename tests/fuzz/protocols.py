@@ -107,7 +107,7 @@ class Behaviour:
             self.ledger.owed = self.ledger.written
 
     def close(self):
-        if self.ledger.lost:
+        if self.ledger.lost or self.transport is None:
             return
         self.orderly()
         self.ledger.ended = self.ledger.ended or "close"
