@@ -11,6 +11,7 @@ import gc
 import logging
 import re
 import socket
+import time
 import warnings
 from unittest import mock
 
@@ -68,6 +69,47 @@ async def test_bytes_that_wait_before_the_connection_is_made_come_after_it(loop,
         assert protocol.events == ["made", "data", "eof", "lost"]
         assert protocol.received == b"early"
         await closed(transport)
+
+
+@protocols
+@on_loop
+async def test_what_was_queued_before_comes_before_bytes_that_came_since(loop, protocol_class):
+    protocol = protocol_class()
+    async with wired(loop, protocol) as (transport, peer):
+
+        def hold_the_loop():
+            # As long as it takes until the kernel is asked while callbacks are ready.
+            peer.send(b"x")
+            loop.call_soon(lambda: protocol.events.append("queued before"))
+            until_later = time.monotonic() + 0.05
+            while time.monotonic() < until_later:
+                pass
+
+        loop.call_soon(hold_the_loop)
+        await protocol.has_bytes(1)
+        assert protocol.events == ["made", "queued before", "data"]
+        assert not transport.is_closing()
+
+
+@on_loop
+async def test_bytes_reach_the_protocol_that_a_task_made_before_they_came_sets(loop):
+    first, second = Recorder(), Recorder()
+    async with wired(loop, first) as (transport, peer):
+
+        async def change():
+            second.connection_made(transport)
+            transport.set_protocol(second)
+
+        peer.send(b"to the first")
+        await first.has_bytes(12)
+        task = loop.create_task(change())
+        peer.send(b"to the second")
+        deadline = time.monotonic() + 0.05
+        while time.monotonic() < deadline:
+            pass
+        await task
+        await until(lambda: len(second.received) == 13)
+        assert first.received == b"to the first"
 
 
 @on_loop

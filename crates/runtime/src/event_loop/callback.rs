@@ -1,5 +1,6 @@
 //! Everything the loop can run: a closed list.
 
+use engine::poller::Readiness;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
@@ -24,6 +25,8 @@ pub enum Callback {
     End(Box<Transport>),
     /// Another thread has the outcome of a future.
     Deliver(Box<Delivery>),
+    /// The kernel reported a descriptor of a transport, a listener or a child.
+    Ready(Readiness),
 }
 
 impl Callback {
@@ -31,7 +34,7 @@ impl Callback {
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Callback::Call(handle) => Handle::traverse_owned(handle, visit),
-            Callback::Fire(_) => Ok(()),
+            Callback::Fire(_) | Callback::Ready(_) => Ok(()),
             Callback::Step(task) => visit.call(task),
             Callback::Begin(transport) | Callback::End(transport) => transport.traverse(visit),
             Callback::Deliver(delivery) => delivery.traverse(visit),

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::callback::Callback;
-use super::{BaseEventLoop, clock, turn};
+use super::{BaseEventLoop, clock, source, turn};
 use crate::cpython::imports::imports;
 use crate::errors;
 use crate::handles::Handle;
@@ -88,6 +88,7 @@ pub fn timed(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> PyRes
         }
         Callback::Step(task) => Some(task.bind(py).as_any().clone()),
         Callback::Begin(transport) | Callback::End(transport) => Some(transport.object(py).clone()),
+        Callback::Ready(readiness) => source::transport(event_loop, readiness.token),
         Callback::Deliver(_) => None,
     };
     // `Fire` keeps the callback in its handle, so that the warning can still name it.
@@ -111,7 +112,7 @@ fn set_current_handle(event_loop: &Bound<'_, BaseEventLoop>, handle: Option<Py<H
 }
 
 /// Debug mode: makes a call on behalf of `shown` and warns when it took long.
-pub fn measured(
+fn measured(
     event_loop: &Bound<'_, BaseEventLoop>,
     shown: Option<&Bound<'_, PyAny>>,
     call: impl FnOnce() -> PyResult<()>,

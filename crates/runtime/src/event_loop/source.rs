@@ -198,6 +198,20 @@ pub fn register(
     Ok(token)
 }
 
+/// The transport behind a token, as the program sees it.
+pub fn transport<'py>(
+    event_loop: &Bound<'py, BaseEventLoop>,
+    token: Token,
+) -> Option<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let transport =
+        event_loop.get().state.with(py, |state| match &state.sources.get(token)?.source {
+            Source::Transport(transport) => Some(transport.clone_ref(py)),
+            _ => None,
+        });
+    transport.map(|transport| transport.object(py).clone())
+}
+
 /// Tells the owner of an entry whose descriptor is gone.
 pub fn abandon(py: Python<'_>, stale: Option<Source>) -> PyResult<()> {
     match stale {

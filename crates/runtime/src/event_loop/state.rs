@@ -369,7 +369,9 @@ pub fn ready_entries<'py>(
                 Some(handle.clone_ref(py).into_any())
             }
             Callback::Step(task) => Some(task.clone_ref(py).into_any()),
-            Callback::Begin(_) | Callback::End(_) | Callback::Deliver(_) => None,
+            Callback::Begin(_) | Callback::End(_) | Callback::Deliver(_) | Callback::Ready(_) => {
+                None
+            }
         };
         state.ready.iter().filter_map(shown).collect()
     });

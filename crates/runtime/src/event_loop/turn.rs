@@ -11,7 +11,7 @@
 use std::io;
 use std::time::Duration;
 
-use engine::poller::Events;
+use engine::poller::{Events, Readiness};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 
@@ -63,17 +63,11 @@ fn turns(event_loop: &Bound<'_, BaseEventLoop>, kernel: &Kernel) -> PyResult<()>
     let mut events = Events::new(EVENTS_PER_WAIT);
     let mut posted = Vec::new();
     event_loop.get().tick(py);
-    let mut first = true;
     loop {
         wait(event_loop, kernel, &mut events)?;
-        if !first {
-            hand_out(event_loop, &events)?;
-        }
+        hand_out(event_loop, &events)?;
         collect(event_loop, kernel, &mut posted)?;
         run_ready(event_loop)?;
-        if std::mem::take(&mut first) {
-            hand_out_after(event_loop, &events)?;
-        }
         if event_loop.get().state.with(py, |state| state.stopping) {
             return Ok(());
         }
@@ -159,54 +153,52 @@ fn wait(
     py.check_signals()
 }
 
-/// In the first turn readiness comes after what was queued before the loop ran, as a program that
-/// starts it for one coroutine after the other expects: the coroutine must wait before it is told.
-/// What the first callbacks queued still waits for the next turn.
-fn hand_out_after(event_loop: &Bound<'_, BaseEventLoop>, events: &Events) -> PyResult<()> {
+/// Readiness is queued behind what was queued before, and ahead of due timers, as asyncio does it:
+/// a task that was made to change a transport's protocol runs before the bytes that arrived since.
+fn hand_out(event_loop: &Bound<'_, BaseEventLoop>, events: &Events) -> PyResult<()> {
     let py = event_loop.py();
-    let mut queued = event_loop.get().state.with(py, |state| std::mem::take(&mut state.ready));
-    let outcome = hand_out(event_loop, events).and_then(|()| run_ready(event_loop));
-    event_loop.get().state.with(py, |state| {
-        queued.append(&mut state.ready);
-        state.ready = queued;
-    });
-    outcome
+    for readiness in events.iter() {
+        let is_watch = event_loop.get().state.with(py, |state| {
+            let is_watch = match state.sources.get(readiness.token)?.source {
+                Source::Mailbox => return None,
+                Source::Watch(_) => true,
+                Source::Transport(_) | Source::Listener(_) | Source::Child(_) => false,
+            };
+            if !is_watch {
+                state.ready.push_back(Callback::Ready(readiness));
+            }
+            Some(is_watch)
+        });
+        if is_watch == Some(true) {
+            watch::on_ready(event_loop, readiness)?;
+        }
+    }
+    Ok(())
 }
 
-/// Readiness goes to whoever registered for it.
-fn hand_out(event_loop: &Bound<'_, BaseEventLoop>, events: &Events) -> PyResult<()> {
+/// Readiness reaches whoever registered for it, unless he left meanwhile.
+#[inline]
+fn ready(event_loop: &Bound<'_, BaseEventLoop>, readiness: Readiness) -> PyResult<()> {
     enum Receiver {
         Transport(Transport),
         Listener(Py<Listener>),
         Child(Py<Child>),
-        Watch,
-        Nobody,
     }
     let py = event_loop.py();
-    for readiness in events.iter() {
-        let receiver = event_loop.get().state.with(py, |state| {
-            match state.sources.get(readiness.token).map(|entry| &entry.source) {
-                Some(Source::Transport(it)) => Receiver::Transport(it.clone_ref(py)),
-                Some(Source::Listener(listener)) => Receiver::Listener(listener.clone_ref(py)),
-                Some(Source::Watch(_)) => Receiver::Watch,
-                Some(Source::Child(child)) => Receiver::Child(child.clone_ref(py)),
-                Some(Source::Mailbox) | None => Receiver::Nobody,
-            }
-        });
-        match receiver {
-            Receiver::Transport(transport) if event_loop.get().is_debug(py) => {
-                let shown = transport.object(py);
-                let ready = || transport.on_ready(event_loop, readiness);
-                report::measured(event_loop, Some(shown), ready)?;
-            }
-            Receiver::Transport(transport) => transport.on_ready(event_loop, readiness)?,
-            Receiver::Listener(listener) => Listener::on_ready(listener.bind(py), event_loop)?,
-            Receiver::Watch => watch::on_ready(event_loop, readiness)?,
-            Receiver::Child(child) => Child::on_ready(child.bind(py), event_loop)?,
-            Receiver::Nobody => {}
-        }
+    let receiver = event_loop.get().state.with(py, |state| {
+        Some(match &state.sources.get(readiness.token)?.source {
+            Source::Transport(it) => Receiver::Transport(it.clone_ref(py)),
+            Source::Listener(listener) => Receiver::Listener(listener.clone_ref(py)),
+            Source::Child(child) => Receiver::Child(child.clone_ref(py)),
+            Source::Watch(_) | Source::Mailbox => return None,
+        })
+    });
+    match receiver {
+        Some(Receiver::Transport(transport)) => transport.on_ready(event_loop, readiness),
+        Some(Receiver::Listener(listener)) => Listener::on_ready(listener.bind(py), event_loop),
+        Some(Receiver::Child(child)) => Child::on_ready(child.bind(py), event_loop),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// What other threads posted and what is due goes to the ready queue.
@@ -309,6 +301,7 @@ pub fn run_call(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> Py
         Callback::Begin(transport) => transport.begin(py),
         Callback::End(transport) => transport.end(event_loop),
         Callback::Deliver(delivery) => delivery.deliver(py),
+        Callback::Ready(readiness) => ready(event_loop, readiness),
     }
 }
 
