@@ -7,9 +7,10 @@ server is needed.
 import asyncio
 import socket
 import threading
+import time
 
 import pytest
-from loopback import Recorder, closed, listener, on_loop, until
+from loopback import DEADLINE, Recorder, closed, listener, on_loop, until
 
 
 @pytest.mark.parametrize(
@@ -281,6 +282,34 @@ async def test_one_name_is_looked_up_once_for_all_who_ask(loop, namespace, monke
         assert await loop.getaddrinfo("one.test", 80) == resolver.answer
         assert len(resolver.calls) == 3, "an answer was kept"
     await loop.shutdown_default_executor()
+
+
+@on_loop
+async def test_who_asks_while_an_answer_is_being_told_gets_one_too(loop, monkeypatch):
+    go_on, named = threading.Event(), threading.Event()
+    real = socket.getnameinfo
+
+    def slow_name(*question):
+        go_on.wait(DEADLINE)
+        named.set()
+        return real(*question)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *question: [go_on.wait(DEADLINE)])
+    monkeypatch.setattr(socket, "getnameinfo", slow_name)
+
+    async def ask_later():
+        await loop.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        return await loop.getaddrinfo("localhost", 80)
+
+    asking = [loop.create_task(loop.getaddrinfo("localhost", 80)), loop.create_task(ask_later())]
+    await asyncio.sleep(0.01)
+    go_on.set()
+    # Both answers come while the loop is held, and so are told in one turn.
+    named.wait(DEADLINE)
+    held_until = time.monotonic() + 0.2
+    while time.monotonic() < held_until:
+        time.sleep(0.01)
+    assert await asyncio.wait_for(asyncio.gather(*asking), DEADLINE) == [[True]] * 2
 
 
 @on_loop

@@ -83,7 +83,8 @@ class ResolvingMixin:
             found = self._look_ups.get(key)
         except TypeError:  # Not hashable: the look-up itself will say what is wrong with it.
             return await self._call_blocking(function, *question)  # type: ignore[no-any-return]
-        if found is None:
+        # One that is answered has woken whoever waited: who came later would wait for ever.
+        if found is None or found.answer.done():
             answer = self._call_blocking(function, *question)
             found = self._look_ups[key] = LookUp(answer)
             answer.add_done_callback(found.wake)
