@@ -7,6 +7,7 @@ forwards as many bytes as chance says.
 import asyncio
 import contextlib
 import gc
+import logging
 import random
 import socket
 import ssl
@@ -245,6 +246,51 @@ async def test_the_contexts_own_class_is_used(loop, authority, protocol_class):
         await far_protocol.has("lost")
         await near_protocol.has("lost")
     assert Counting.calls > 2
+
+
+# What came before the stream was cut
+
+
+@contextlib.asynccontextmanager
+async def cut_off(loop, authority, sent, caplog):
+    """A paused server side that has yet to be told of `sent`, after which the peer said nothing."""
+    loop.set_debug(True)  # It tells the log when the stream ends.
+    caplog.set_level(logging.DEBUG, "asyncio")
+    async with tls_pair(loop, authority, BufferedRecorder) as ((near, _), (far, protocol)):
+        far.pause_reading()
+        near.write(sent)
+        await until(lambda: near.get_write_buffer_size() == 0)
+        near.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        await until(lambda: "received EOF" in caplog.text)
+        yield far, protocol
+
+
+@on_loop
+async def test_a_buffered_protocol_gets_all_that_came_before_the_end(
+    loop, namespace, authority, caplog
+):
+    sent = PAYLOAD[:20_000]
+    async with cut_off(loop, authority, sent, caplog) as (far, protocol):
+        far.resume_reading()
+        await protocol.has("lost")
+        # asyncio fills the buffer once more and loses the rest.
+        kept = sent[: BufferedRecorder.size] if namespace is asyncio else sent
+        assert bytes(protocol.received) == kept
+        assert protocol.events == ["made", "data", "eof", "lost"]
+        assert protocol.error is None
+
+
+@pytest.mark.parametrize("ending", ["close", "abort"])
+@on_loop
+async def test_who_ends_it_while_more_is_there_is_not_told_the_rest(
+    loop, authority, caplog, ending
+):
+    async with cut_off(loop, authority, PAYLOAD[:20_000], caplog) as (far, protocol):
+        far.resume_reading()
+        await protocol.has_bytes(BufferedRecorder.size)
+        getattr(far, ending)()
+        await protocol.has("lost")
+        assert len(protocol.received) < 20_000
 
 
 # Any cut of the stream

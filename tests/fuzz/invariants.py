@@ -46,7 +46,7 @@ class Ledger:
         self.is_paused = False
         self.reading_paused = False
         self.is_upgrade_refused = False
-        self.lacked_room = False  # A buffered protocol over TLS lent small buffers.
+        self.lacked_room = False  # A buffered protocol over asyncio's TLS lent small buffers.
         self.raised = 0
         self.current = None  # The protocol that is to be told.
         self.events = []
@@ -119,8 +119,8 @@ class Ledger:
             self.breaks(f"the peer received {peer.received} bytes of {self.written} written")
         if peer.is_mangled:
             return
-        # Over TLS what has no room in the buffer lent last is lost when the stream is cut off while
-        # reading is paused, in asyncio too.
+        # asyncio loses what had no room in the buffer lent last, when the stream is cut off while
+        # reading is paused.
         if self.eof and not peer.sent <= self.received <= most and not self.lacked_room:
             self.breaks(f"the stream ended after {self.received} bytes of {peer.sent}")
         by_us = self.ended in ("abort", "cancelled") or self.raised

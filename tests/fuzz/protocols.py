@@ -181,7 +181,8 @@ class WildBuffered(Stream, asyncio.BufferedProtocol):
         if self.ledger.lost:
             self.ledger.breaks("get_buffer after connection_lost")
         self.lent = memoryview(bytearray(self.chance.choice([1, 10, 1000, 100_000])))
-        self.ledger.lacked_room |= self.ledger.is_tls
+        is_asyncios = isinstance(self.loop, asyncio.SelectorEventLoop)
+        self.ledger.lacked_room |= self.ledger.is_tls and is_asyncios
         return self.lent
 
     def buffer_updated(self, count):

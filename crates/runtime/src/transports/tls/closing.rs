@@ -22,7 +22,9 @@ impl TlsProtocol {
         let py = this.py();
         let phase = this.get().phase(py);
         if phase.is_ending() {
-            return Ok(());
+            // Who closes does not want what waits to be handed out since the stream ended.
+            let waits = phase == Phase::Flushing && this.get().state.with(py, |it| it.eof_received);
+            return if waits { TlsProtocol::do_flush(this) } else { Ok(()) };
         }
         TlsProtocol::mark_closed(this);
         if phase == Phase::Handshake {
@@ -54,6 +56,9 @@ impl TlsProtocol {
     pub(super) fn do_flush(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         reading::read(this)?;
+        if reading::waits_for_room(this)? {
+            return Ok(());
+        }
         let goes_on = this.get().state.with(py, |state| {
             let flushing = state.phase == Phase::Flushing;
             if flushing {
@@ -141,6 +146,8 @@ impl TlsProtocol {
                     return Ok(true);
                 }
                 TlsProtocol::do_flush(this)?;
+                // Kept open until the protocol had room for all that came before the end.
+                return Ok(this.get().phase(py) == Phase::Flushing);
             }
             Phase::Flushing => {
                 writing::flush(this)?;

@@ -159,6 +159,19 @@ fn available(this: &Bound<'_, TlsProtocol>, records: &Records) -> PyResult<usize
     Ok(complete + if holds { records.held(py)? } else { 0 })
 }
 
+/// Whether the stream has ended and the program, which has not closed it, has yet to take what
+/// came before: it paused, or lent too small a buffer. asyncio loses that.
+pub(super) fn waits_for_room(this: &Bound<'_, TlsProtocol>) -> PyResult<bool> {
+    let py = this.py();
+    let ended =
+        this.get().state.with(py, |state| state.phase == Phase::Flushing && state.eof_received);
+    if !ended || this.get().transport(py).is_none_or(|it| it.get().is_closed(py)) {
+        return Ok(false);
+    }
+    let Some(records) = this.get().records(py) else { return Ok(false) };
+    Ok(records.native().is_some() && available(this, &records)? > 0)
+}
+
 fn hand_out(this: &Bound<'_, TlsProtocol>, decrypted: Option<Decrypted<'_>>) -> PyResult<()> {
     let py = this.py();
     let (Some(records), Some(protocol)) = (this.get().records(py), this.get().protocol(py)) else {

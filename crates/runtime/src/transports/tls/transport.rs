@@ -80,7 +80,7 @@ impl TlsTransport {
         self.state.with(py, |state| std::mem::replace(&mut state.closed, true))
     }
 
-    fn is_closed(&self, py: Python<'_>) -> bool {
+    pub(super) fn is_closed(&self, py: Python<'_>) -> bool {
         self.state.with(py, |state| state.closed)
     }
 }
