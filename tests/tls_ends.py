@@ -4,11 +4,12 @@ Called by the test modules whose names begin with test_tls and test_start_tls. C
 made by trustme for each run; nothing here reaches another machine.
 """
 
+import asyncio
 import contextlib
 import ssl
 
 import trustme
-from loopback import Recorder, until
+from loopback import Recorder, reset, until
 
 
 class Authority:
@@ -24,7 +25,8 @@ class Authority:
         return context
 
     def client(self):
-        context = ssl.create_default_context()
+        # The default context would also read the system's authorities, which takes long.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.ca.configure_trust(context)
         return context
 
@@ -88,3 +90,61 @@ class Echo(Recorder):
     def data_received(self, data):
         super().data_received(data)
         self.transport.write(data)
+
+
+class ByHand:
+    """An end of TLS over a plain socket: it says what the test tells it to, and no more."""
+
+    def __init__(self, loop, sock, context, **given):
+        self.loop, self.sock = loop, sock
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, **given)
+
+    async def _do(self, call, *arguments):
+        while True:
+            done = result = None
+            with contextlib.suppress(ssl.SSLWantReadError):
+                result = call(*arguments)
+                done = True
+            await self.loop.sock_sendall(self.sock, self.outgoing.read())
+            if done:
+                return result
+            self.incoming.write(await self.loop.sock_recv(self.sock, 65536))
+
+    async def handshake(self):
+        await self._do(self.tls.do_handshake)
+
+    async def send(self, data):
+        await self._do(self.tls.write, data)
+
+    async def receive(self):
+        return await self._do(self.tls.read, 65536)
+
+    async def say_goodbye(self):
+        """Answer the goodbye of the other end, which was received."""
+        await self._do(self.tls.unwrap)
+
+    async def send_part_of_a_record(self):
+        self.tls.write(bytes(1000))
+        await self.loop.sock_sendall(self.sock, self.outgoing.read()[:500])
+
+    def reset(self):
+        reset(self.sock)
+
+
+@contextlib.asynccontextmanager
+async def client_of_hand(loop, authority, sockets, factory=Recorder, **given):
+    """A client's transport and protocol, and the peer by hand that it has shaken hands with."""
+    near, far = sockets
+    peer = ByHand(loop, far, authority.server(), server_side=True)
+    shaking = asyncio.ensure_future(peer.handshake())
+    with far:
+        transport, protocol = await loop.create_connection(
+            factory, sock=near, ssl=authority.client(), server_hostname="localhost", **given
+        )
+        await shaking
+        try:
+            yield transport, protocol, peer
+        finally:
+            transport.abort()
+            await protocol.has("lost")
