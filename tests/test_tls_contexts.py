@@ -17,6 +17,18 @@ PAYLOAD = bytes(range(256)) * 2000
 SECRET = "pass für immer"
 
 
+@on_loop
+async def test_a_host_name_that_tls_refuses_leaves_no_socket(loop, namespace, authority):
+    near, far = connected_pair()
+    with far, near:
+        with pytest.raises(ValueError, match="label empty"):
+            await loop.create_connection(
+                Recorder, sock=near, ssl=authority.client(), server_hostname=".bad"
+            )
+        # asyncio leaves it to the collector.
+        assert (near.fileno() == -1) is (namespace is not asyncio)
+
+
 # A private key that is encrypted
 
 

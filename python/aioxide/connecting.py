@@ -190,26 +190,27 @@ class ConnectingMixin:
         lent: bool,
     ) -> tuple[Any, Any]:
         sock.setblocking(False)
+        waiter = self.create_future()
         try:
             protocol = protocol_factory()
+            if ssl:
+                transport = self._make_ssl_transport(
+                    sock,
+                    protocol,
+                    None if isinstance(ssl, bool) else ssl,
+                    waiter,
+                    server_side=server_side,
+                    server_hostname=server_hostname,
+                    ssl_handshake_timeout=ssl_handshake_timeout,
+                    ssl_shutdown_timeout=ssl_shutdown_timeout,
+                    **({"lent": True} if lent else {}),
+                )
+            else:
+                transport = self._make_socket_transport(sock, protocol, waiter, lent=lent)
         except BaseException:
+            # A factory that raises, a host name that TLS refuses: nothing half-done stays behind.
             sock.close()
             raise
-        waiter = self.create_future()
-        if ssl:
-            transport = self._make_ssl_transport(
-                sock,
-                protocol,
-                None if isinstance(ssl, bool) else ssl,
-                waiter,
-                server_side=server_side,
-                server_hostname=server_hostname,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                ssl_shutdown_timeout=ssl_shutdown_timeout,
-                **({"lent": True} if lent else {}),
-            )
-        else:
-            transport = self._make_socket_transport(sock, protocol, waiter, lent=lent)
         try:
             await waiter
         except BaseException:
