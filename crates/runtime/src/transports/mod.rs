@@ -6,6 +6,7 @@
 pub mod address;
 pub mod datagram;
 pub mod listener;
+pub mod news;
 pub mod outgoing;
 pub mod pipe;
 pub mod stream;

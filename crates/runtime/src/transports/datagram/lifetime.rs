@@ -3,15 +3,13 @@
 use std::sync::atomic::AtomicUsize;
 
 use engine::poller::{Interest, Readiness};
-use pyo3::exceptions::{PyOSError, PyResourceWarning, PyRuntimeError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 use super::state::DatagramState;
 use super::{DatagramTransport, receiving, sending};
 use crate::cpython::context;
-use crate::cpython::imports::imports;
 use crate::cpython::slots::Finalize;
 use crate::errors;
 use crate::event_loop::BaseEventLoop;
@@ -20,7 +18,7 @@ use crate::event_loop::report;
 use crate::event_loop::source::{self, Source};
 use crate::event_loop::turn::is_exit;
 use crate::protocols::python::PythonProtocol;
-use crate::transports::Transport;
+use crate::transports::{Transport, news};
 
 impl DatagramTransport {
     /// Registers the socket and queues `connection_made`.
@@ -55,13 +53,7 @@ impl DatagramTransport {
             let message = "Fatal error: protocol.connection_made() call failed.";
             DatagramTransport::fatal(this, error, message)?;
         }
-        if let Some(waiter) = waiter {
-            let waiter = waiter.bind(py);
-            if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
-                waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
-            }
-        }
-        Ok(())
+        news::wake(py, waiter)
     }
 
     /// The kernel reported the socket. An error that waits in it is read like a datagram, so it is
@@ -110,7 +102,7 @@ impl DatagramTransport {
             Err(error) => report::unless_exit(event_loop, error, |error| {
                 let protocol = protocol.as_ref().map(|protocol| protocol.object(py));
                 let message = "Exception in protocol.connection_lost()";
-                tell(this, event_loop.as_any(), protocol, error, message)
+                news::tell(this.as_any(), event_loop.as_any(), protocol, error, message)
             }),
         };
         drop(protocol);
@@ -193,7 +185,7 @@ impl DatagramTransport {
         let Some(home) = this.get().home(py) else { return Ok(()) };
         let protocol = this.get().protocol(py);
         let protocol = protocol.as_ref().map(|protocol| protocol.object(py));
-        tell(this, home.bind(py).as_any(), protocol, error, message)
+        news::tell(this.as_any(), home.bind(py).as_any(), protocol, error, message)
     }
 
     /// `_fatal_error`: tells the loop (an OSError is silent), then closes.
@@ -204,14 +196,7 @@ impl DatagramTransport {
         if !error.is_instance_of::<PyOSError>(py) {
             DatagramTransport::reported(this, Err(error), message)?;
         } else if home.get().is_debug(py) {
-            let keywords = PyDict::new(py);
-            keywords.set_item("exc_info", &value)?;
-            let words = ("%r: %s", this, message);
-            imports(py).logger.bind(py).call_method(
-                intern!(py, "debug"),
-                words,
-                Some(&keywords),
-            )?;
+            news::log(this.as_any(), value.bind(py), message)?;
         }
         DatagramTransport::force_close(this, Some(value))
     }
@@ -277,25 +262,6 @@ impl DatagramTransport {
     }
 }
 
-/// `call_exception_handler` with the transport and its protocol.
-fn tell(
-    this: &Bound<'_, DatagramTransport>,
-    event_loop: &Bound<'_, PyAny>,
-    protocol: Option<&Bound<'_, PyAny>>,
-    error: PyErr,
-    message: &str,
-) -> PyResult<()> {
-    let py = this.py();
-    let details = PyDict::new(py);
-    details.set_item("message", message)?;
-    details.set_item("exception", error.into_value(py))?;
-    details.set_item("transport", this)?;
-    if let Some(protocol) = protocol {
-        details.set_item("protocol", protocol)?;
-    }
-    report::call_exception_handler(event_loop, &details)
-}
-
 static ORIGINAL_DEALLOC: AtomicUsize = AtomicUsize::new(0);
 
 impl Finalize for DatagramTransport {
@@ -305,16 +271,7 @@ impl Finalize for DatagramTransport {
 
     fn finalize(this: &Bound<'_, Self>) {
         let py = this.py();
-        let warn = || -> PyResult<()> {
-            let keywords = PyDict::new(py);
-            keywords.set_item("source", this)?;
-            let message = format!("unclosed transport {}", errors::repr(this.as_any()));
-            let category = py.get_type::<PyResourceWarning>();
-            imports(py).warn.bind(py).call((message, category), Some(&keywords)).map(drop)
-        };
-        if let Err(error) = warn() {
-            error.write_unraisable(py, Some(this.as_any()));
-        }
+        news::warn_unclosed(this.as_any());
         let socket = this.get().state.with(py, |state| state.socket.take());
         if let Some(socket) = socket
             && let Err(error) = socket.bind(py).call_method0(intern!(py, "close"))

@@ -9,7 +9,6 @@ use engine::poller::Readiness;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::state::{End, PipeState};
@@ -17,12 +16,12 @@ use super::{PipeTransport, reading, writing};
 use crate::cpython::imports::imports;
 use crate::cpython::{context, descriptor};
 use crate::errors;
+use crate::event_loop::BaseEventLoop;
 use crate::event_loop::callback::Callback;
 use crate::event_loop::source::{self, Source};
 use crate::event_loop::turn::is_exit;
-use crate::event_loop::{BaseEventLoop, report};
 use crate::protocols::python::PythonProtocol;
-use crate::transports::Transport;
+use crate::transports::{Transport, news};
 
 impl PipeTransport {
     fn as_transport(this: &Bound<'_, Self>) -> Transport {
@@ -61,13 +60,7 @@ impl PipeTransport {
         if let Err(error) = PipeTransport::rearm(this) {
             PipeTransport::fatal(this, error, "Fatal error on pipe transport")?;
         }
-        if let Some(waiter) = waiter {
-            let waiter = waiter.bind(py);
-            if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
-                waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
-            }
-        }
-        Ok(())
+        news::wake(py, waiter)
     }
 
     /// The kernel reported the pipe.
@@ -173,12 +166,8 @@ impl PipeTransport {
         let Some(home) = this.get().home(py) else { return Ok(()) };
         let protocol =
             this.get().state.with(py, |state| state.protocol.as_ref().map(|it| it.clone_ref(py)));
-        let details = PyDict::new(py);
-        details.set_item("message", message)?;
-        details.set_item("exception", error.into_value(py))?;
-        details.set_item("transport", this)?;
-        details.set_item("protocol", protocol.as_ref().map(|it| it.object(py)))?;
-        report::call_exception_handler(home.bind(py).as_any(), &details)
+        let protocol = protocol.as_ref().map(|it| it.object(py));
+        news::tell(this.as_any(), home.bind(py).as_any(), protocol, error, message)
     }
 
     /// Logs in debug mode, as asyncio does: `level` is the logger's method.
@@ -207,10 +196,7 @@ impl PipeTransport {
         if !expected {
             PipeTransport::tell(this, error, message)?;
         } else if this.get().home(py).is_some_and(|home| home.get().is_debug(py)) {
-            let keywords = PyDict::new(py);
-            keywords.set_item("exc_info", &value)?;
-            let logger = imports(py).logger.bind(py);
-            logger.call_method(intern!(py, "debug"), ("%r: %s", this, message), Some(&keywords))?;
+            news::log(this.as_any(), &value, message)?;
         }
         PipeTransport::force_close(this, Some(value.unbind()))
     }
@@ -274,16 +260,7 @@ impl PipeTransport {
     /// `ResourceWarning`, and the file is closed: nobody else will.
     pub(super) fn dropped_open(this: &Bound<'_, Self>) {
         let py = this.py();
-        let warn = || -> PyResult<()> {
-            let keywords = PyDict::new(py);
-            keywords.set_item("source", this)?;
-            let message = format!("unclosed transport {}", errors::repr(this.as_any()));
-            let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
-            imports(py).warn.bind(py).call((message, category), Some(&keywords)).map(drop)
-        };
-        if let Err(error) = warn() {
-            error.write_unraisable(py, Some(this.as_any()));
-        }
+        news::warn_unclosed(this.as_any());
         let Some(pipe) = this.get().state.with(py, |state| state.pipe.take()) else { return };
         if let Err(error) = pipe.bind(py).call_method0(intern!(py, "close")) {
             error.write_unraisable(py, Some(this.as_any()));

@@ -14,7 +14,6 @@ use rustix::net::{AddressFamily, SocketAddrAny};
 use super::state::{Descriptor, StreamState};
 use super::{StreamTransport, reading, sendfile, writing};
 use crate::cpython::cell::GilCell;
-use crate::cpython::imports::imports;
 use crate::cpython::slots::Finalize;
 use crate::cpython::{context, descriptor};
 use crate::errors;
@@ -24,7 +23,7 @@ use crate::event_loop::report;
 use crate::event_loop::source::{self, Source};
 use crate::event_loop::turn::is_exit;
 use crate::protocols::Protocol;
-use crate::transports::Transport;
+use crate::transports::{Transport, news};
 
 /// What a connection is made of.
 pub struct Parts {
@@ -113,13 +112,7 @@ impl StreamTransport {
             let message = "Fatal error: protocol.connection_made() call failed.";
             StreamTransport::fatal(this, error, message)?;
         }
-        if let Some(waiter) = waiter {
-            let waiter = waiter.bind(py);
-            if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
-                waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
-            }
-        }
-        Ok(())
+        news::wake(py, waiter)
     }
 
     /// The kernel reported the socket.
@@ -259,13 +252,7 @@ impl StreamTransport {
         if !error.is_instance_of::<pyo3::exceptions::PyOSError>(py) {
             StreamTransport::tell(this, home.bind(py).as_any(), error, message)?;
         } else if home.get().is_debug(py) {
-            let keywords = PyDict::new(py);
-            keywords.set_item("exc_info", &value)?;
-            imports(py).logger.bind(py).call_method(
-                intern!(py, "debug"),
-                ("%r: %s", this, message),
-                Some(&keywords),
-            )?;
+            news::log(this.as_any(), &value, message)?;
         }
         StreamTransport::force_close(this, Some(value.unbind()))
     }
@@ -277,15 +264,9 @@ impl StreamTransport {
         error: PyErr,
         message: &str,
     ) -> PyResult<()> {
-        let py = this.py();
-        let details = PyDict::new(py);
-        details.set_item("message", message)?;
-        details.set_item("exception", error.into_value(py))?;
-        details.set_item("transport", this)?;
-        if let Some(protocol) = this.get().protocol(py) {
-            details.set_item("protocol", protocol.object(py))?;
-        }
-        report::call_exception_handler(event_loop, &details)
+        let protocol = this.get().protocol(this.py());
+        let protocol = protocol.as_ref().map(|protocol| protocol.object(this.py()));
+        news::tell(this.as_any(), event_loop, protocol, error, message)
     }
 
     /// `_force_close`: drops what is unsent and queues `connection_lost(exception)`.
@@ -366,16 +347,7 @@ impl Finalize for StreamTransport {
 
     fn finalize(this: &Bound<'_, Self>) {
         let py = this.py();
-        let warn = || -> PyResult<()> {
-            let keywords = PyDict::new(py);
-            keywords.set_item("source", this)?;
-            let message = format!("unclosed transport {}", errors::repr(this.as_any()));
-            let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
-            imports(py).warn.bind(py).call((message, category), Some(&keywords)).map(drop)
-        };
-        if let Err(error) = warn() {
-            error.write_unraisable(py, Some(this.as_any()));
-        }
+        news::warn_unclosed(this.as_any());
         let descriptor = this
             .get()
             .state

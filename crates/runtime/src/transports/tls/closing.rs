@@ -6,15 +6,16 @@
 use pyo3::exceptions::{PyException, PyOSError, PyTimeoutError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyString;
 
 use super::TlsProtocol;
 use super::reading;
 use super::records::is_again;
 use super::state::{Phase, Told};
 use super::writing;
-use crate::cpython::imports::{imports, tls_imports};
+use crate::cpython::imports::tls_imports;
 use crate::errors;
+use crate::transports::news;
 
 impl TlsProtocol {
     /// `_start_shutdown`: the program closes, or the peer said goodbye.
@@ -212,13 +213,7 @@ impl TlsProtocol {
             if !this.get().is_debug(py) {
                 return Ok(());
             }
-            let keywords = PyDict::new(py);
-            keywords.set_item("exc_info", &value)?;
-            return imports(py)
-                .logger
-                .bind(py)
-                .call_method(intern!(py, "debug"), ("%r: %s", this, message), Some(&keywords))
-                .map(drop);
+            return news::log(this.as_any(), &value, message);
         }
         if errors::is_cancelled(&value) {
             return Ok(());

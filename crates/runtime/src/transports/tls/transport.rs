@@ -6,11 +6,11 @@
 use std::sync::atomic::AtomicUsize;
 
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyNotImplementedError, PyResourceWarning};
+use pyo3::exceptions::PyNotImplementedError;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::TlsProtocol;
 use super::state::Marks;
@@ -21,6 +21,7 @@ use crate::cpython::slots::Finalize;
 use crate::errors;
 use crate::event_loop::BaseEventLoop;
 use crate::protocols::Protocol;
+use crate::transports::news;
 
 /// The way to the layer beneath.
 enum Link {
@@ -378,16 +379,7 @@ impl Finalize for TlsTransport {
         if this.get().layer(py).is_none_or(|layer| layer.get().below(py).is_none()) {
             return;
         }
-        let warn = || -> PyResult<()> {
-            let keywords = PyDict::new(py);
-            keywords.set_item("source", this)?;
-            let message = format!("unclosed transport {}", errors::repr(this.as_any()));
-            let category = py.get_type::<PyResourceWarning>();
-            imports(py).warn.bind(py).call((message, category), Some(&keywords)).map(drop)
-        };
-        if let Err(error) = warn() {
-            error.write_unraisable(py, Some(this.as_any()));
-        }
+        news::warn_unclosed(this.as_any());
     }
 
     fn original_dealloc() -> &'static AtomicUsize {
