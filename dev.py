@@ -336,10 +336,11 @@ VERBS = {
     "bench": bench,
     "fmt": fmt,
     "soak": soak,
+    "fuzz": fuzz,
     "suites": suites,
     "wheel": wheel,
 }
-PASS_ARGUMENTS_ON = {"run", "test", "bench", "soak", "suites"}
+PASS_ARGUMENTS_ON = {"run", "test", "bench", "soak", "fuzz", "suites"}
 
 
 def command_line() -> argparse.ArgumentParser:
