@@ -11,6 +11,7 @@ import signal
 from loopback import DEADLINE
 from starting import (
     PYTHON,
+    accepting,
     assert_clean,
     chat,
     factory,
@@ -86,7 +87,7 @@ def test_uvicorn_with_two_workers(namespace, tmp_path):
     """Each worker is a spawned process that imports the loop by its name."""
     with started(command(namespace, "asgi:application", "--workers", "2"), tmp_path) as program:
         startups = [f"application started on {namespace.__name__}"] * 2
-        port = int(program.wait_for(LISTENS, *startups)[1])
+        port = accepting(int(program.wait_for(LISTENS, *startups)[1]))
         loop, process = loop_of(port)
         assert loop == namespace.__name__
         assert process != program.process.pid
