@@ -96,3 +96,26 @@ async def test_bytes_arrive_whole_and_in_order(loop, kind, receiver, seed):
         paused = [event for event in protocol.events if event in ("pause", "resume")]
         assert paused[::2] == ["pause"] * len(paused[::2])
         assert paused[1::2] == ["resume"] * len(paused[1::2])
+
+
+# Around the sizes from which, and up to which, a message is read into an object of its own.
+SIZES = (40_000, 49_151, 49_152, 49_153, 65_536, 7, 200_000, 262_143, 262_144, 300_000, 33_000, 1)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@on_loop
+async def test_messages_of_any_size_after_any_other_arrive_whole(loop, kind):
+    ours, theirs = connected_pair() if kind == "tcp" else socket.socketpair()
+    for sock in (ours, theirs):
+        sock.setblocking(False)
+    transport, protocol = await loop.connect_accepted_socket(Recorder, ours)
+    sent = bytearray()
+    for number in range(3):
+        for size in random.Random(number).sample(SIZES, len(SIZES)):
+            message = content(number)[:size]
+            await loop.sock_sendall(theirs, message)
+            sent += message
+            await protocol.has_bytes(len(sent))
+    assert protocol.received == sent
+    theirs.close()
+    await closed(transport)

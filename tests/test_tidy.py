@@ -5,6 +5,7 @@ Never looks at behaviour: that a name exists and is documented, not what it does
 """
 
 import asyncio
+import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ import house_rules
 import pytest
 from house_rules import RULES, Tree
 
-REAL = house_rules.read_tree(Path(__file__).resolve().parent.parent)
+ROOT = Path(__file__).resolve().parent.parent
+REAL = house_rules.read_tree(ROOT)
 
 UNSAFE = "fn f() { unsafe { g() } }"
 LONG_RUST = "fn long() -> [u8; 4] {\n" + "    step();\n" * 69 + "}\n"
@@ -173,6 +175,19 @@ def test_the_tree_is_read_whole_and_without_what_tools_made(tmp_path: Path) -> N
     assert {"dev.py", "pyproject.toml", "tests/test_tidy.py", "crates/engine/src/lib.rs"} <= set(
         REAL
     )
+
+
+def test_every_verb_that_is_called_or_promised_exists() -> None:
+    spec = importlib.util.spec_from_file_location("dev", ROOT / "dev.py")
+    assert spec is not None and spec.loader is not None
+    dev = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(dev)
+    pages = [page for page in REAL if page == ".ci/run" or page.endswith(".md")]
+    named = {page: set(re.findall(r"dev\.py ([a-z]+)", REAL[page])) for page in pages}
+    assert {"check", "test", "wheel", "fuzz", "soak"} <= named[".ci/run"]
+    assert {page: verbs - set(dev.VERBS) for page, verbs in named.items() if verbs} == {
+        page: set() for page, verbs in named.items() if verbs
+    }
 
 
 def test_every_name_of_asyncio_is_offered() -> None:

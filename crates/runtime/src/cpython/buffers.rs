@@ -5,6 +5,8 @@
 //! nobody can resize or fill the buffer meanwhile. Where OpenSSL works on a buffer, which it does
 //! without the interpreter, only addresses are passed on ([`Space`], [`hold`]).
 
+use std::mem::MaybeUninit;
+
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -72,6 +74,24 @@ impl Space {
     /// Where the unfilled part begins, and its length.
     pub(super) fn rest(&self) -> (*mut u8, usize) {
         (self.start.wrapping_add(self.filled), self.length - self.filled)
+    }
+
+    /// Lets `write` initialise the unfilled part from its start on; what it answers is the part
+    /// that it did.
+    pub fn write_with<E>(
+        &mut self,
+        write: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> Result<&'a mut [u8], E>,
+    ) -> Result<(), E> {
+        let (start, length) = self.rest();
+        // SAFETY: this much memory that nobody else reads or writes while `self` is borrowed. A
+        // slice of initialised bytes that begins there can only be a part of it.
+        let written = unsafe {
+            write(std::slice::from_raw_parts_mut(start.cast::<MaybeUninit<u8>>(), length))?
+        };
+        if std::ptr::eq(written.as_ptr(), start) {
+            self.advance(written.len());
+        }
+        Ok(())
     }
 
     /// `count` more bytes were written.

@@ -104,6 +104,8 @@ pub struct StreamState {
     /// The peer will send nothing more, and the protocol wants to go on writing.
     pub(super) eof_seen: bool,
     pub(super) eof_written: bool,
+    /// How many bytes a `bytes` object gets room for before a read; zero: read elsewhere first.
+    pub(super) room: u32,
     /// A file is on its way (`loop.sendfile`), and whoever sends it waits for this.
     pub(super) file: bool,
     pub(super) file_waiter: Option<Py<Future>>,
@@ -134,6 +136,7 @@ impl StreamState {
             paused: false,
             eof_seen: false,
             eof_written: false,
+            room: 0,
             file: false,
             file_waiter: None,
             lost: 0,
