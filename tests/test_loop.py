@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import gc
 import itertools
+import math
 import os
 import socket
 import sys
@@ -444,6 +445,19 @@ def test_other_base_exceptions_in_a_callback_are_reported_and_the_loop_goes_on(l
     loop.run_until_complete(nothing())
     (context,) = loop_errors.take()
     assert type(context["exception"]) is Unusual
+
+
+def test_timers_of_one_nanosecond_run_in_the_order_of_their_times(loop):
+    start = loop.time() + 0.01
+    times = [start]
+    for _ in range(20):
+        times.append(math.nextafter(times[-1], math.inf))
+    ran = []
+    for when in reversed(times):
+        loop.call_at(when, ran.append, when)
+    loop.call_at(times[-1] + 0.001, loop.stop)
+    loop.run_forever()
+    assert ran == times
 
 
 @pytest.mark.parametrize("who", ["callbacks", "tasks"])

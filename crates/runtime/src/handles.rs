@@ -21,7 +21,7 @@ use crate::cpython::{calls, collector, version};
 use crate::errors;
 use crate::event_loop::BaseEventLoop;
 use crate::event_loop::home::Home;
-use crate::event_loop::schedule;
+use crate::event_loop::{clock, schedule};
 
 /// What a callback runs in.
 pub enum HandleContext {
@@ -433,7 +433,7 @@ impl TimerHandle {
         let id = event_loop
             .get()
             .state
-            .with(py, |state| state.timers.insert(deadline(when), timer.clone_ref(py)));
+            .with(py, |state| state.timers.insert(clock::instant(when), timer.clone_ref(py)));
         timer.get().entry.with(py, |entry| *entry = Some(id));
         Ok(timer)
     }
@@ -451,21 +451,6 @@ impl TimerHandle {
     pub fn mark_due(&self, py: Python<'_>) {
         self.entry.with(py, |entry| *entry = None);
     }
-}
-
-/// The nanosecond of the monotonic clock at which `when` seconds are over: never before.
-fn deadline(when: f64) -> u64 {
-    if when.is_nan() || when <= 0.0 {
-        return 0;
-    }
-    // A float of seconds cannot name every nanosecond: round up, and once more where the
-    // rounded deadline still reads as earlier than `when`.
-    let nanoseconds = (when * 1e9).ceil();
-    if nanoseconds >= u64::MAX as f64 {
-        return u64::MAX;
-    }
-    let nanoseconds = nanoseconds as u64;
-    if (nanoseconds as f64) / 1e9 < when { nanoseconds + 1 } else { nanoseconds }
 }
 
 #[pymethods]

@@ -1,5 +1,7 @@
 //! The loop's clock: monotonic nanoseconds, the ones `time.monotonic()` counts.
 
+use std::time::Duration;
+
 use pyo3::intern;
 use pyo3::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
@@ -35,13 +37,46 @@ pub fn seconds(event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<f64> {
     Ok(as_seconds(nanoseconds()))
 }
 
-/// The instant that timers are compared with: the clock, or a replaced `loop.time`.
-pub fn timer_now(event_loop: &Bound<'_, BaseEventLoop>, clock: u64) -> PyResult<u64> {
+/// What timers are sorted by: a number that grows as `when` does, to the last bit of it, since two
+/// timers of the same nanosecond run in the order of their times and not of their making.
+#[inline]
+pub fn instant(when: f64) -> u64 {
+    // The bits of floats above zero are in the order of the floats.
+    if when > 0.0 { when.to_bits() } else { 0 }
+}
+
+/// The nanosecond of the monotonic clock at which an instant is there: never before.
+fn nanosecond_of(instant: u64) -> u64 {
+    let when = f64::from_bits(instant);
+    // A float of seconds cannot name every nanosecond: round up, and once more where the
+    // rounded deadline still reads as earlier than `when`.
+    let nanoseconds = (when * 1e9).ceil();
+    if nanoseconds >= u64::MAX as f64 {
+        return u64::MAX;
+    }
+    let nanoseconds = nanoseconds as u64;
+    if as_seconds(nanoseconds) < when { nanoseconds + 1 } else { nanoseconds }
+}
+
+/// How long to wait for an instant.
+pub fn time_until(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    clock: u64,
+    instant: u64,
+) -> PyResult<Duration> {
+    let now = if event_loop.get().flags(event_loop.py()).time_replaced {
+        (timer_now(event_loop, clock)? * 1e9) as u64
+    } else {
+        clock
+    };
+    Ok(Duration::from_nanos(nanosecond_of(instant).saturating_sub(now)))
+}
+
+/// The seconds that timers are compared with: the clock's, or those of a replaced `loop.time`.
+pub fn timer_now(event_loop: &Bound<'_, BaseEventLoop>, clock: u64) -> PyResult<f64> {
     let py = event_loop.py();
     if !event_loop.get().flags(py).time_replaced {
-        return Ok(clock);
+        return Ok(as_seconds(clock));
     }
-    let seconds: f64 = event_loop.call_method0(intern!(py, "time"))?.extract()?;
-    // Rounded up, so that a fake clock set to exactly `when` finds its timer due.
-    Ok((seconds.max(0.0) * 1e9).ceil() as u64 + 1)
+    event_loop.call_method0(intern!(py, "time"))?.extract()
 }

@@ -118,8 +118,8 @@ fn wait(
         Wait::Look => Some(Duration::ZERO),
         Wait::Block(None) => None,
         Wait::Block(Some(deadline)) => {
-            let now = clock::timer_now(event_loop, event_loop.get().now(py))?;
-            Some(Duration::from_nanos(deadline.saturating_sub(now)))
+            let now = event_loop.get().now(py);
+            Some(clock::time_until(event_loop, now, deadline)?)
         }
     };
     if timeout != Some(Duration::ZERO) {
@@ -221,7 +221,7 @@ fn collect(
         .state
         .with(py, |state| state.timers.next_deadline().map(|deadline| (deadline, state.now)));
     let Some((deadline, clock)) = clock else { return Ok(()) };
-    let now = clock::timer_now(event_loop, clock)?;
+    let now = clock::instant(clock::timer_now(event_loop, clock)?);
     if deadline > now {
         return Ok(());
     }
