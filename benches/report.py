@@ -11,13 +11,20 @@ from rounds import Row
 from targets import Verdict, best_peer, judge
 
 NOISY = 0.10
+# Every bench there is, in the order in which they run and stand on the page.
 GROUPS = {
     "Callbacks and timers": ("call_soon", "timers", "threadsafe"),
     "Tasks and futures": ("task_steps", "task_create", "futures"),
+    "The default executor": ("executor",),
     "The life of a loop": ("lifecycle",),
     "A short sleep": ("short_sleep",),
     "TCP echo: the server's processor time for one message": ("echo_protocol", "echo_sock"),
     "TLS echo: the server's processor time for one message": ("echo_tls",),
+    "Unix sockets and datagrams: the server's processor time for one message": (
+        "echo_unix",
+        "echo_udp",
+    ),
+    "Accepting: the server's processor time for one connection": ("accept",),
     "Memory": ("idle_connections", "idle_tls"),
     "Child processes: processor time of the loop and of the children": ("subprocesses",),
     "Control": ("control",),

@@ -21,27 +21,7 @@ from targets import judge
 
 FOLDER = Path(__file__).parent
 DOCS = FOLDER.parent / "docs"
-BENCHES = (
-    "control",
-    "call_soon",
-    "timers",
-    "threadsafe",
-    "executor",
-    "task_steps",
-    "task_create",
-    "futures",
-    "lifecycle",
-    "short_sleep",
-    "echo_protocol",
-    "echo_sock",
-    "echo_tls",
-    "echo_unix",
-    "echo_udp",
-    "accept",
-    "idle_connections",
-    "idle_tls",
-    "subprocesses",
-)
+BENCHES = tuple(bench for benches in report.GROUPS.values() for bench in benches)
 
 
 def main() -> int:
