@@ -66,3 +66,23 @@ def test_a_cancelled_query_leaves_the_connection_usable(loop, server):
 @pytest.mark.parametrize("block", SECTIONS, ids=lambda block: block.name.replace(" ", "-"))
 def test_printed_block_runs_unchanged(block, databases, tmp_path):
     assert "end" in run_printed_block(block, tmp_path, databases=databases)
+
+
+def test_asyncpg_works_over_the_unix_socket(loop, server):
+    async def listen():
+        one, two = [
+            await asyncpg.connect(
+                host=server.socket_directory, port=server.port, user=server.user, timeout=30
+            )
+            for _ in range(2)
+        ]
+        heard = loop.create_future()
+        await one.add_listener("news", lambda *told: heard.set_result(told[-1]))
+        await two.execute("NOTIFY news, 'of the day'")
+        assert await asyncio.wait_for(heard, 30) == "of the day"
+        rows = await two.fetch("SELECT number FROM generate_series(1, 50000) AS number")
+        assert sum(row["number"] for row in rows) == 50_000 * 50_001 // 2
+        await one.close()
+        await two.close()
+
+    loop.run_until_complete(listen())
