@@ -297,6 +297,7 @@ def test_when_is_the_deadline(loop):
     at = loop.call_at(77.25, print)
     assert at.when() == 77.25
     assert loop.call_at(7, sample).when() == 7
+    assert type(loop.call_at(7, sample).when()) is int
     later.cancel()
     at.cancel()
     assert at.when() == 77.25

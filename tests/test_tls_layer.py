@@ -402,3 +402,37 @@ def test_an_unclosed_transport_warns(namespace, run_child):
     )
     assert "ResourceWarning: unclosed transport" in done.stderr
     assert done.returncode == 0
+
+
+class Public(asyncio.Transport):
+    """Somebody's transport over another: asyncio's public methods, and leave to start TLS on it."""
+
+    _start_tls_compatible = True
+
+    def __init__(self, below):
+        super().__init__()
+        self.below = below
+
+    def __getattribute__(self, name):
+        public = {"write", "writelines", "close", "abort", "is_closing", "get_extra_info"}
+        public |= {"pause_reading", "resume_reading", "set_protocol", "get_protocol"}
+        return getattr(self.below, name) if name in public else super().__getattribute__(name)
+
+
+@on_loop
+async def test_tls_that_fails_over_somebody_elses_transport_aborts_it(
+    loop, namespace, authority, loop_errors
+):
+    if namespace is asyncio:
+        pytest.skip("asyncio calls a private method that such a transport does not have")
+    ours, theirs = connected_pair()
+    transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
+    starting = asyncio.ensure_future(
+        loop.start_tls(Public(transport), asyncio.Protocol(), authority.client())
+    )
+    await loop.sock_sendall(theirs, b"this is no hello of a server\r\n" * 10)
+    with pytest.raises(ssl.SSLError):
+        await starting
+    await until(lambda: transport.get_extra_info("socket").fileno() == -1)
+    assert not loop_errors
+    theirs.close()

@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import pathlib
+import posix
 import select
 import socket
 import ssl
@@ -284,7 +285,8 @@ async def test_an_unreadable_directory_is_logged(loop, path, caplog, monkeypatch
 
     given = {"cleanup_socket": False} if behaves_as(3, 13) else {}
     with monkeypatch.context() as patched, caplog.at_level(logging.ERROR, "asyncio"):
-        patched.setattr(os, "stat", refuse)
+        for module in (os, posix):
+            patched.setattr(module, "stat", refuse)
         server = await loop.create_unix_server(Echo, path, **given)
     assert "Unable to check or remove stale UNIX socket" in caplog.text
     server.close()

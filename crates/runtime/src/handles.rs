@@ -20,8 +20,9 @@ use crate::cpython::imports::imports;
 use crate::cpython::{calls, collector, version};
 use crate::errors;
 use crate::event_loop::BaseEventLoop;
+use crate::event_loop::clock::{self, When};
 use crate::event_loop::home::Home;
-use crate::event_loop::{clock, schedule};
+use crate::event_loop::schedule;
 
 /// What a callback runs in.
 pub enum HandleContext {
@@ -237,7 +238,7 @@ impl Handle {
         Ok(true)
     }
 
-    fn describe(this: &Bound<'_, Self>, when: Option<f64>) -> PyResult<String> {
+    fn describe(this: &Bound<'_, Self>, when: Option<When>) -> PyResult<String> {
         let py = this.py();
         let (remembered, cancelled, callback, args, source) = this.get().state.with(py, |state| {
             (
@@ -256,7 +257,7 @@ impl Handle {
             parts.push("cancelled".to_owned());
         }
         if let Some(when) = when {
-            parts.push(format!("when={}", errors::repr(when.into_pyobject(py)?.as_any())));
+            parts.push(format!("when={}", errors::repr(&when.object(py)?)));
         }
         if let Some(callback) = callback {
             parts.push(callback_source(py, callback.bind(py), args, source.is_some())?);
@@ -411,7 +412,7 @@ impl Handle {
 /// A callback that will run at a time of the loop's clock (`asyncio.TimerHandle`).
 #[pyclass(extends = Handle, subclass, frozen, module = "aioxide", name = "TimerHandle")]
 pub struct TimerHandle {
-    when: f64,
+    when: When,
     entry: GilCell<Option<TimerId>>,
 }
 
@@ -419,7 +420,7 @@ impl TimerHandle {
     /// Puts a new timer into the loop's queue.
     pub fn schedule(
         event_loop: &Bound<'_, BaseEventLoop>,
-        when: f64,
+        when: When,
         callback: Py<PyAny>,
         args: Option<Py<PyTuple>>,
         context: HandleContext,
@@ -430,10 +431,9 @@ impl TimerHandle {
         let handle = Handle::build(py, home, callback, args, context, debug)?;
         let timer = TimerHandle { when, entry: GilCell::new(None) };
         let timer = Py::new(py, PyClassInitializer::from(handle).add_subclass(timer))?;
-        let id = event_loop
-            .get()
-            .state
-            .with(py, |state| state.timers.insert(clock::instant(when), timer.clone_ref(py)));
+        let id = event_loop.get().state.with(py, |state| {
+            state.timers.insert(clock::instant(when.seconds), timer.clone_ref(py))
+        });
         timer.get().entry.with(py, |entry| *entry = Some(id));
         Ok(timer)
     }
@@ -458,20 +458,21 @@ impl TimerHandle {
     #[new]
     #[pyo3(signature = (when, callback, args, r#loop, context = None))]
     fn py_new(
-        when: f64,
+        when: &Bound<'_, PyAny>,
         callback: &Bound<'_, PyAny>,
         args: &Bound<'_, PyAny>,
         r#loop: &Bound<'_, PyAny>,
         context: Option<Py<PyContext>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let handle = Handle::py_new(callback, args, r#loop, context)?;
+        let when = When::given(when, "when cannot be None")?;
         let timer = TimerHandle { when, entry: GilCell::new(None) };
         Ok(PyClassInitializer::from(handle).add_subclass(timer))
     }
 
     /// When the callback runs, in seconds of `loop.time()`.
-    fn when(&self) -> f64 {
-        self.when
+    fn when<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.when.object(py)
     }
 
     fn cancel(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -494,7 +495,7 @@ impl TimerHandle {
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
-        PyFloat::new(py, self.when).hash()
+        PyFloat::new(py, self.when.seconds).hash()
     }
 
     fn __richcmp__(
@@ -506,7 +507,7 @@ impl TimerHandle {
         let Ok(other) = other.cast::<TimerHandle>() else {
             return Ok(py.NotImplemented());
         };
-        let (mine, theirs) = (this.get().when, other.get().when);
+        let (mine, theirs) = (this.get().when.seconds, other.get().when.seconds);
         let equal = || -> PyResult<bool> {
             let parts = |timer: &Bound<'_, TimerHandle>| {
                 let handle = timer.as_super().get();
@@ -536,8 +537,8 @@ impl TimerHandle {
     }
 
     #[getter]
-    fn _when(&self) -> f64 {
-        self.when
+    fn _when<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.when.object(py)
     }
 
     #[getter]

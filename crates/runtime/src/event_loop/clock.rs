@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyInt};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::BaseEventLoop;
+use super::{BaseEventLoop, schedule};
 
 /// Nanoseconds of the monotonic clock.
 #[inline]
@@ -36,6 +37,40 @@ pub fn seconds(event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<f64> {
     }
     Ok(as_seconds(nanoseconds()))
 }
+
+/// A time of the loop's clock as it was given: an integer of seconds is shown as one again.
+#[derive(Clone, Copy)]
+pub struct When {
+    /// Seconds of `loop.time()`.
+    pub seconds: f64,
+    whole: bool,
+}
+
+impl When {
+    /// The time that `value` names; `missing` is what is said of None.
+    pub fn given(value: &Bound<'_, PyAny>, missing: &'static str) -> PyResult<Self> {
+        let seconds = schedule::seconds(value, missing)?;
+        let whole = seconds.abs() < MAX_EXACT && value.is_exact_instance_of::<PyInt>();
+        Ok(When { seconds, whole })
+    }
+
+    /// The object it was given as.
+    pub fn object<'py>(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.whole {
+            return Ok((self.seconds as i64).into_pyobject(py)?.into_any());
+        }
+        Ok(PyFloat::new(py, self.seconds).into_any())
+    }
+}
+
+impl From<f64> for When {
+    fn from(seconds: f64) -> Self {
+        When { seconds, whole: false }
+    }
+}
+
+/// Below this every integer is a float (2 to the power of 53).
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// What timers are sorted by: a number that grows as `when` does, to the last bit of it, since two
 /// timers of the same nanosecond run in the order of their times and not of their making.

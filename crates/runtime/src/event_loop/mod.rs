@@ -94,7 +94,7 @@ impl BaseEventLoop {
             return schedule::by_call_at(this, when, callback, args, context);
         }
         let args = schedule::arguments(args);
-        let handle = schedule::call_at(this, when, callback, args, context, "call_later")?;
+        let handle = schedule::call_at(this, when.into(), callback, args, context, "call_later")?;
         Ok(handle.into_any())
     }
 
@@ -107,7 +107,7 @@ impl BaseEventLoop {
         args: &Bound<'_, PyTuple>,
         context: Option<Py<PyContext>>,
     ) -> PyResult<Py<TimerHandle>> {
-        let when = schedule::seconds(when, "when cannot be None")?;
+        let when = clock::When::given(when, "when cannot be None")?;
         schedule::call_at(this, when, callback, schedule::arguments(args), context, "call_at")
     }
 

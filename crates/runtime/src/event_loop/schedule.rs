@@ -10,6 +10,7 @@ use pyo3::types::{PyContext, PyDict, PyString, PyTuple};
 
 use super::BaseEventLoop;
 use super::callback::Callback;
+use super::clock::When;
 use super::home::Home;
 use crate::cpython::context;
 use crate::cpython::imports::imports;
@@ -99,10 +100,10 @@ pub fn call_soon_threadsafe(
     Ok(handle)
 }
 
-/// `loop.call_at`, with `when` in seconds of `loop.time()`.
+/// `loop.call_at`.
 pub fn call_at(
     event_loop: &Bound<'_, BaseEventLoop>,
-    when: f64,
+    when: When,
     callback: &Bound<'_, PyAny>,
     args: Option<Py<PyTuple>>,
     context: Option<Py<PyContext>>,

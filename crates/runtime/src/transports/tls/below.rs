@@ -90,13 +90,16 @@ impl Below {
         calls::method0(self.object(py), intern!(py, "close")).map(drop)
     }
 
-    /// Closes at once, for a reason.
+    /// Closes at once, for a reason, which a transport with asyncio's public methods alone cannot
+    /// be told.
     pub fn force_close(&self, py: Python<'_>, reason: Option<Py<PyAny>>) -> PyResult<()> {
         match self {
             Below::Stream(stream) => StreamTransport::force_close(stream.bind(py), reason),
             Below::Foreign(transport) => {
-                let reason = reason.into_pyobject(py)?;
-                calls::method1(transport.bind(py), intern!(py, "_force_close"), &reason).map(drop)
+                match transport.bind(py).getattr_opt(intern!(py, "_force_close"))? {
+                    Some(force_close) => force_close.call1((reason,)).map(drop),
+                    None => calls::method0(transport.bind(py), intern!(py, "abort")).map(drop),
+                }
             }
         }
     }
