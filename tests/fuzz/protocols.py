@@ -128,7 +128,7 @@ class Behaviour:
     def fail(self):
         """Raise: in a callback of the protocol it may end the connection, elsewhere not."""
         self.ledger.raised += 1
-        raise Mischief(self.ledger.events[-1])
+        raise Mischief(*self.ledger.events[-1:])
 
 
 class Stream(Behaviour):
