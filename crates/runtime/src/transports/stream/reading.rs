@@ -34,15 +34,16 @@ pub fn ready(
         return StreamTransport::lost_descriptor(this);
     };
     let tls = match this.get().protocol_kind(py) {
-        Kind::Plain => None,
+        Kind::Plain { room: 0 } => None,
+        Kind::Plain { room } => {
+            return match into_bytes(this, fd, room as usize) {
+                Ok(received) => deliver(this, received),
+                Err(error) => guard(this, Err(error), READ_ERROR),
+            };
+        }
         Kind::Buffered => return into_protocol(this, fd),
         Kind::Tls(tls) => Some(tls),
     };
-    let room = this.get().state.with(py, |state| state.room);
-    if room > 0 && tls.is_none() {
-        let received = into_bytes(this, fd, room as usize)?;
-        return deliver(this, received);
-    }
     let mut scratch = event_loop.get().take_scratch(py);
     let answer = descriptor::lend(fd, |fd| recv(fd, scratch.as_mut_slice(), RecvFlags::empty()));
     if let (Some(tls), Ok((count, _))) = (&tls, answer)
@@ -117,7 +118,7 @@ fn deliver(
 
 /// How a protocol wants its bytes.
 enum Kind {
-    Plain,
+    Plain { room: u32 },
     Buffered,
     Tls(Py<TlsProtocol>),
 }
@@ -128,7 +129,7 @@ impl StreamTransport {
         self.state.with(py, |state| match &state.protocol {
             Some(Protocol::Tls(tls)) => Kind::Tls(tls.clone_ref(py)),
             Some(Protocol::Python(protocol)) if protocol.is_buffered() => Kind::Buffered,
-            _ => Kind::Plain,
+            _ => Kind::Plain { room: state.room },
         })
     }
 }
