@@ -100,7 +100,7 @@ pub fn time_until(
     instant: u64,
 ) -> PyResult<Duration> {
     let now = if event_loop.get().flags(event_loop.py()).time_replaced {
-        (timer_now(event_loop, clock)? * 1e9) as u64
+        (seconds(event_loop)? * 1e9) as u64
     } else {
         clock
     };
@@ -109,9 +109,8 @@ pub fn time_until(
 
 /// The seconds that timers are compared with: the clock's, or those of a replaced `loop.time`.
 pub fn timer_now(event_loop: &Bound<'_, BaseEventLoop>, clock: u64) -> PyResult<f64> {
-    let py = event_loop.py();
-    if !event_loop.get().flags(py).time_replaced {
-        return Ok(as_seconds(clock));
+    if event_loop.get().flags(event_loop.py()).time_replaced {
+        return seconds(event_loop);
     }
-    event_loop.call_method0(intern!(py, "time"))?.extract()
+    Ok(as_seconds(clock))
 }
