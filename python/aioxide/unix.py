@@ -20,6 +20,7 @@ __all__ = ("UnixMixin", "remove_stale_socket")
 
 # What may block is called by way of `posix`: tools that forbid such calls replace the names in
 # `os`, and know only asyncio's own files for those that may.
+
 logger = logging.getLogger("asyncio")
 
 
