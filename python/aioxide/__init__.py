@@ -33,7 +33,7 @@ if _typing.TYPE_CHECKING:
 
     EventLoopPolicy: type[_asyncio.AbstractEventLoopPolicy]
 else:
-    from ._aioxide import Future, Handle, Task, TimerHandle  # noqa: F401
+    from ._aioxide import Future, Handle, Lock, Task, TimerHandle  # noqa: F401
     from .serving import Server  # noqa: F401
 
     __all__ = list(

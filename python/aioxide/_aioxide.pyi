@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from traceback import StackSummary
 from types import FrameType, GenericAlias
-from typing import Any, NoReturn, TextIO, TypeVar, TypeVarTuple, final
+from typing import Any, Literal, NoReturn, TextIO, TypeVar, TypeVarTuple, final
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
@@ -27,6 +27,7 @@ __all__ = [
     "Handle",
     "JobQueue",
     "Listener",
+    "Lock",
     "PipeTransport",
     "ReadPipeTransport",
     "StreamTransport",
@@ -539,3 +540,12 @@ class Listener:
     ) -> Listener: ...
     def stop(self) -> None: ...
     def _accept_again(self) -> None: ...
+
+@disjoint_base
+class Lock(asyncio.Lock):
+    def __new__(cls) -> Lock: ...
+    async def acquire(self) -> Literal[True]: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+    async def __aenter__(self) -> None: ...
+    async def __aexit__(self, exc_type: Any, exc: Any, tb: Any, /) -> None: ...

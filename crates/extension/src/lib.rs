@@ -20,6 +20,8 @@ mod _aioxide {
     #[pymodule_export]
     use runtime::handles::{Handle, TimerHandle};
     #[pymodule_export]
+    use runtime::locks::lock::Lock;
+    #[pymodule_export]
     use runtime::protocols::child::ChildPipe;
     #[pymodule_export]
     use runtime::tasks::Task;

@@ -11,6 +11,9 @@ pub mod futures;
 pub mod handles;
 pub mod tasks;
 
+pub mod coroutines;
+pub mod locks;
+
 pub mod protocols;
 pub mod transports;
 
@@ -29,6 +32,7 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
     cpython::context::examine_layout(py)?;
     cpython::slots::install_finalizer::<futures::Future>(py);
     cpython::slots::install_finalizer::<tasks::Task>(py);
+    cpython::slots::install_finalizer::<coroutines::Coroutine>(py);
     cpython::slots::install_finalizer::<transports::datagram::DatagramTransport>(py);
     cpython::slots::install_finalizer::<transports::stream::StreamTransport>(py);
     cpython::slots::install_finalizer::<transports::pipe::ReadPipeTransport>(py);
@@ -37,5 +41,7 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
     cpython::slots::install_plain_allocation::<handles::Handle>(py)?;
     cpython::slots::install_plain_allocation::<handles::TimerHandle>(py)?;
     cpython::slots::install_resume::<futures::awaiting::FutureIter>(py);
+    cpython::slots::install_resume::<coroutines::Coroutine>(py);
+    cpython::slots::install_resume::<coroutines::Settled>(py);
     Ok(())
 }

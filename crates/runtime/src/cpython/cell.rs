@@ -35,6 +35,12 @@ impl Drop for Closer<'_> {
     }
 }
 
+impl<T: Default> Default for GilCell<T> {
+    fn default() -> Self {
+        GilCell::new(T::default())
+    }
+}
+
 impl<T> GilCell<T> {
     /// Wraps a value.
     pub const fn new(value: T) -> Self {

@@ -57,6 +57,8 @@ table! {
     protocol = "asyncio"."Protocol";
     buffered_protocol = "asyncio"."BufferedProtocol";
     warn = "warnings"."warn";
+    warn_unawaited = "warnings"."_warn_unawaited_coroutine";
+    lock = "asyncio"."Lock";
     get_ident = "threading"."get_ident";
     concurrent_future = "concurrent.futures"."Future";
     convert_future_error = "asyncio.futures"."_convert_future_exc";

@@ -27,6 +27,12 @@ pub fn iterate(future: &Bound<'_, Future>) -> PyResult<Py<FutureIter>> {
     Py::new(future.py(), FutureIter { future: GilCell::new(Some(future.clone().unbind())) })
 }
 
+/// Says that whoever is handed this future awaits it, and did not merely `yield` it.
+#[inline]
+pub fn mark_awaited(future: &Bound<'_, Future>) {
+    future.get().state.with(future.py(), |state| state.blocking = true);
+}
+
 enum Next {
     Yield,
     NotAwaited,
@@ -127,7 +133,7 @@ fn old_throw(py: Python<'_>) -> PyResult<()> {
 }
 
 /// The exception that `throw(type, value, traceback)` means, in either of its two forms.
-fn thrown(
+pub fn thrown(
     kind: &Bound<'_, PyAny>,
     value: Option<&Bound<'_, PyAny>>,
     traceback: Option<&Bound<'_, PyAny>>,
