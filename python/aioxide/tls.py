@@ -4,6 +4,7 @@ Runs once per connection. Records, handshakes and goodbyes are Rust's (`TlsProto
 and their errors are those of `asyncio.sslproto.SSLProtocol` and `loop.start_tls`.
 """
 
+import asyncio
 import asyncio.constants
 from typing import Any
 
@@ -53,14 +54,17 @@ class TlsMixin:
         # What arrives meanwhile must wait until the layer knows its transport.
         transport.pause_reading()
         transport.set_protocol(layer)
+        early = take_unread(protocol) if server_side else b""
         beginning = self.call_soon(layer.connection_made, transport)
+        feeding = self.call_soon(layer.data_received, early) if early else None
         resuming = self.call_soon(transport.resume_reading)
         try:
             await waiter
         except BaseException:
             transport.close()
-            beginning.cancel()
-            resuming.cancel()
+            for handle in (beginning, feeding, resuming):
+                if handle is not None:
+                    handle.cancel()
             raise
         finally:
             # An exception in it holds this frame: break the cycle.
@@ -123,6 +127,17 @@ class TlsMixin:
             handshake_timeout,
             shutdown_timeout,
         )
+
+
+def take_unread(protocol: Any) -> bytes:
+    """What a client sent of its handshake before the stream turned to TLS, and a reader has."""
+    if not isinstance(protocol, asyncio.StreamReaderProtocol):
+        return b""
+    reader: Any = getattr(protocol, "_stream_reader", None)
+    if reader is None or not (unread := bytes(reader._buffer)):
+        return b""
+    reader._buffer = bytearray()
+    return unread
 
 
 def checked_timeouts(handshake: float | None, shutdown: float | None) -> tuple[float, float]:
