@@ -220,9 +220,12 @@ int main(int argc, char **argv) {
     poller = epoll_create1(EPOLL_CLOEXEC);
     if (!message || !connections || poller < 0)
         fail("start");
-    /* 251 is prime: a shift by any power of two would be noticed. */
-    for (size_t index = 0; index < size; index++)
-        message[index] = (char)(index % 251);
+    /* 251 is prime: a shift by any power of two would be noticed. For servers that read lines,
+     * each 64 bytes end one. */
+    for (size_t index = 0; index < size; index++) {
+        int value = index % 251;
+        message[index] = index % 64 == 63 ? '\n' : value == '\n' ? 0 : (char)value;
+    }
     for (int index = 0; index < count; index++)
         open_connection(&connections[index]);
     for (int index = 0; index < count; index++)

@@ -5,10 +5,12 @@ Never imports a loop before it is asked for: rsloop patches asyncio when it is i
 loops must not share a process.
 """
 
+import asyncio
 import importlib
 import importlib.metadata
 import importlib.util
 import platform
+import types
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 
@@ -27,6 +29,12 @@ def factory(name: str) -> Callable[[], AbstractEventLoop]:
         raise ValueError(f"no event loop is called {name!r}; there are {', '.join(NAMES)}")
     make: Callable[[], AbstractEventLoop] = importlib.import_module(name).new_event_loop
     return make
+
+
+def namespace() -> types.ModuleType:
+    """The module whose streams a program on the running loop uses: asyncio's, if it has none."""
+    module = importlib.import_module(type(asyncio.get_running_loop()).__module__.split(".")[0])
+    return module if hasattr(module, "start_server") else asyncio
 
 
 def is_installed(name: str) -> bool:

@@ -19,20 +19,27 @@ GROUPS = {
     "The life of a loop": ("lifecycle",),
     "A short sleep": ("short_sleep",),
     "TCP echo: the server's processor time for one message": ("echo_protocol", "echo_sock"),
+    "Streams: the server's processor time for one message": (
+        "echo_streams",
+        "echo_streams_unix",
+        "stream_lines",
+        "stream_exact",
+    ),
     "TLS echo: the server's processor time for one message": ("echo_tls",),
     "Unix sockets and datagrams: the server's processor time for one message": (
         "echo_unix",
         "echo_udp",
     ),
     "Accepting: the server's processor time for one connection": ("accept",),
-    "Memory": ("idle_connections", "idle_tls"),
+    "Memory": ("idle_connections", "idle_streams", "idle_tls"),
     "Child processes: processor time of the loop and of the children": ("subprocesses",),
     "Control": ("control",),
 }
 METHOD = """\
 Each figure is the median of {rounds} rounds ({memory_rounds} for memory). In a round every loop is
 measured once, one after the other, each in a process of its own; so a slow spell of the machine
-meets all of them. The code under test is the same for all and uses only names of asyncio. The
+meets all of them. The code under test is the same for all and uses only names of asyncio; where
+streams are measured, each loop's package has the names it offers, and asyncio all others. The
 garbage collector is on. Callbacks, timers, tasks and futures are measured in processor time on
 one core, the life of a loop and the short sleep by the clock. Echo servers run on one core and
 their load, a C program with closed-loop connections, on another; their figure is the processor
