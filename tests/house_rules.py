@@ -21,7 +21,7 @@ CODE = {".rs", ".py", ".pyi", ".c", ".h", ".sh"}
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc", "core", "base", "types"}
 
 DEPENDENCIES = {
-    ("engine", "dependencies"): {"nix", "rustix", "slab"},
+    ("engine", "dependencies"): {"memchr", "nix", "rustix", "slab"},
     ("runtime", "dependencies"): {"engine", "pyo3", "rustix", "slab"},
     ("runtime", "build-dependencies"): {"pyo3-build-config"},
     ("extension", "dependencies"): {"pyo3", "runtime"},

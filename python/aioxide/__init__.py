@@ -33,8 +33,23 @@ if _typing.TYPE_CHECKING:
 
     EventLoopPolicy: type[_asyncio.AbstractEventLoopPolicy]
 else:
-    from ._aioxide import Future, Handle, Lock, Task, TimerHandle  # noqa: F401
+    from ._aioxide import (  # noqa: F401  # noqa: F401
+        Future,
+        Handle,
+        Lock,
+        StreamReader,
+        StreamReaderProtocol,
+        StreamWriter,
+        Task,
+        TimerHandle,
+    )
     from .serving import Server  # noqa: F401
+    from .streams import (  # noqa: F401
+        open_connection,
+        open_unix_connection,
+        start_server,
+        start_unix_server,
+    )
 
     __all__ = list(
         dict.fromkeys(

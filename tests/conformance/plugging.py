@@ -220,6 +220,11 @@ def _eager_task_factory(module, subject, add):
     )
 
 
+def _streams(module, subject, add):
+    if subject.streams:
+        add("OurStreamTests", _overlaid(module, **subject.streams), module.StreamTests)
+
+
 FILES = {
     "test_base_events": _base_events,
     "test_eager_task_factory": _eager_task_factory,
@@ -227,5 +232,6 @@ FILES = {
     "test_futures2": _futures2,
     "test_pep492": _pep492,
     "test_runners": _runners,
+    "test_streams": _streams,
     "test_tasks": _tasks,
 }

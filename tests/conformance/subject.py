@@ -8,6 +8,16 @@ import asyncio
 import functools
 import importlib
 
+STREAMS = (
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
+    "open_connection",
+    "open_unix_connection",
+    "start_server",
+    "start_unix_server",
+)
+
 
 class Subject:
     """Makes loops, and holds the classes that CPython's tests can take in place of asyncio's."""
@@ -25,6 +35,7 @@ class Subject:
         self.runner = self._own(module, "Runner")
         self.eager_task_factory = self._own(module, "eager_task_factory")
         self.create_eager_task_factory = self._own(module, "create_eager_task_factory")
+        self.streams = {name: own for name in STREAMS if (own := self._own(module, name))}
 
     def loop(self, *selector):
         """A new loop; some tests name a selector, which only asyncio's own loop can use."""

@@ -24,6 +24,10 @@ mod _aioxide {
     #[pymodule_export]
     use runtime::protocols::child::ChildPipe;
     #[pymodule_export]
+    use runtime::protocols::stream_reader::StreamReaderProtocol;
+    #[pymodule_export]
+    use runtime::streams::{reader::StreamReader, writer::StreamWriter};
+    #[pymodule_export]
     use runtime::tasks::Task;
     #[pymodule_export]
     use runtime::transports::datagram::DatagramTransport;

@@ -20,6 +20,8 @@ use crate::errors;
 use crate::futures::awaiting;
 use crate::futures::{Future, Phase, completion};
 use crate::locks::lock::Lock;
+use crate::streams::reading::Reading;
+use crate::streams::writing::Writing;
 
 /// What a coroutine of ours does: a closed list. The work itself is in the file of each class.
 pub enum Body {
@@ -27,6 +29,10 @@ pub enum Body {
     LockAcquire(Py<Lock>),
     /// `Lock.__aenter__`, where it has to wait
     LockEnter(Py<Lock>),
+    /// The reads of `StreamReader`
+    Reading(Reading),
+    /// The waits of `StreamWriter`
+    Writing(Writing),
 }
 
 /// What came of one step.
@@ -43,6 +49,8 @@ impl Body {
     fn begin(&self, py: Python<'_>) -> PyResult<Step> {
         match self {
             Body::LockAcquire(lock) | Body::LockEnter(lock) => Lock::begin_acquire(lock.bind(py)),
+            Body::Reading(reading) => reading.begin(py),
+            Body::Writing(writing) => writing.begin(py),
         }
     }
 
@@ -56,6 +64,8 @@ impl Body {
         match self {
             Body::LockAcquire(lock) => Lock::end_acquire(lock.bind(py), future, awaited, true),
             Body::LockEnter(lock) => Lock::end_acquire(lock.bind(py), future, awaited, false),
+            Body::Reading(reading) => reading.go_on(py, future, awaited),
+            Body::Writing(writing) => writing.go_on(py, future, awaited),
         }
     }
 
@@ -63,12 +73,16 @@ impl Body {
         match self {
             Body::LockAcquire(_) => "Lock.acquire",
             Body::LockEnter(_) => "Lock.__aenter__",
+            Body::Reading(reading) => reading.name(),
+            Body::Writing(writing) => writing.name(),
         }
     }
 
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Body::LockAcquire(lock) | Body::LockEnter(lock) => visit.call(lock),
+            Body::Reading(reading) => reading.traverse(visit),
+            Body::Writing(writing) => writing.traverse(visit),
         }
     }
 }

@@ -38,6 +38,11 @@ pub fn is_cancelled(error: &Bound<'_, PyAny>) -> bool {
     error.is_instance(imports(py).cancelled_error.bind(py)).unwrap_or(false)
 }
 
+/// Of an instance of `class` whose `__init__` was never called.
+pub fn uninitialized(class: &str) -> PyErr {
+    PyRuntimeError::new_err(format!("{class} object is not initialized."))
+}
+
 /// `RuntimeError('Event loop is closed')`, asyncio's words.
 pub fn closed_loop() -> PyErr {
     PyRuntimeError::new_err("Event loop is closed")

@@ -13,6 +13,7 @@ pub mod tasks;
 
 pub mod coroutines;
 pub mod locks;
+pub mod streams;
 
 pub mod protocols;
 pub mod transports;
@@ -38,6 +39,7 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
     cpython::slots::install_finalizer::<transports::pipe::ReadPipeTransport>(py);
     cpython::slots::install_finalizer::<transports::pipe::WritePipeTransport>(py);
     cpython::slots::install_finalizer::<transports::tls::TlsTransport>(py);
+    cpython::slots::install_finalizer::<streams::writer::StreamWriter>(py);
     cpython::slots::install_plain_allocation::<handles::Handle>(py)?;
     cpython::slots::install_plain_allocation::<handles::TimerHandle>(py)?;
     cpython::slots::install_resume::<futures::awaiting::FutureIter>(py);

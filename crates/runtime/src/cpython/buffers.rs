@@ -149,6 +149,122 @@ pub fn build<R>(
     }
 }
 
+/// A `bytes` in the making, filled from its start on while its end is yet to be received.
+///
+/// It grows as it is filled: whoever announces much and sends little takes little memory.
+pub struct Growing {
+    /// Always a `bytes` that nobody else has; None only after growing failed.
+    object: Option<Py<PyBytes>>,
+    filled: usize,
+    capacity: usize,
+    most: usize,
+}
+
+impl Growing {
+    /// Room for `capacity` bytes at once, and for `most` in the end.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn new(py: Python<'_>, capacity: usize, most: usize) -> PyResult<Self> {
+        let capacity = capacity.min(most);
+        // SAFETY: makes a new object of that length, its contents unwritten, or sets an exception.
+        let object = unsafe {
+            let object =
+                ffi::PyBytes_FromStringAndSize(std::ptr::null(), capacity as ffi::Py_ssize_t);
+            Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked::<PyBytes>().unbind()
+        };
+        Ok(Growing { object: Some(object), filled: 0, capacity, most })
+    }
+
+    /// How much was written.
+    pub fn len(&self) -> usize {
+        self.filled
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// Lets `fill` write after what was written, and say how much it wrote. The room is never
+    /// empty unless `most` bytes were written.
+    ///
+    /// # Errors
+    /// `MemoryError`, after which everything is lost, or what `fill` says.
+    pub fn fill<E>(
+        &mut self,
+        py: Python<'_>,
+        fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<usize, E>,
+    ) -> PyResult<Result<usize, E>> {
+        if self.filled == self.capacity {
+            let capacity = self.capacity.saturating_mul(2).min(self.most);
+            let object = self.resized(py, capacity)?;
+            self.object = Some(object);
+            self.capacity = capacity;
+        }
+        let Some(object) = &self.object else { return Ok(fill(&mut [])) };
+        // SAFETY: `capacity` bytes stand at this address, of which the first `filled` are written;
+        // nobody else has the object, and the GIL is held.
+        let room = unsafe {
+            let start = ffi::PyBytes_AsString(object.as_ptr()).cast::<MaybeUninit<u8>>();
+            std::slice::from_raw_parts_mut(start.add(self.filled), self.capacity - self.filled)
+        };
+        Ok(fill(room).inspect(|count| self.filled = (self.filled + count).min(self.capacity)))
+    }
+
+    /// Copies as many of `bytes` as fit, and says how many those are.
+    ///
+    /// # Errors
+    /// As [`Growing::fill`].
+    pub fn extend(&mut self, py: Python<'_>, mut bytes: &[u8]) -> PyResult<usize> {
+        let before = self.filled;
+        while !bytes.is_empty() && self.filled < self.most {
+            let copied = self.fill(py, |room| {
+                let count = room.len().min(bytes.len());
+                for (place, byte) in room.iter_mut().zip(&bytes[..count]) {
+                    place.write(*byte);
+                }
+                Ok::<usize, std::convert::Infallible>(count)
+            })?;
+            let Ok(count) = copied;
+            if count == 0 {
+                break;
+            }
+            bytes = &bytes[count..];
+        }
+        Ok(self.filled - before)
+    }
+
+    /// What was written.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn finish(mut self, py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
+        if self.filled < self.capacity {
+            return Ok(self.resized(py, self.filled)?.into_bound(py));
+        }
+        match self.object.take() {
+            Some(object) => Ok(object.into_bound(py)),
+            None => Ok(PyBytes::new(py, b"")),
+        }
+    }
+
+    fn resized(&mut self, py: Python<'_>, length: usize) -> PyResult<Py<PyBytes>> {
+        let Some(object) = self.object.take() else {
+            return Err(pyo3::exceptions::PyMemoryError::new_err(()));
+        };
+        // SAFETY: an object that nobody else has may be resized; a non-zero answer has set an
+        // exception and freed it. The empty `bytes` is one that others have, and is replaced.
+        unsafe {
+            let mut object = object.into_ptr();
+            if _PyBytes_Resize(&raw mut object, length as ffi::Py_ssize_t) != 0 {
+                return Err(PyErr::fetch(py));
+            }
+            Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked::<PyBytes>().unbind())
+        }
+    }
+}
+
 /// Keeps `object` (any C-contiguous buffer) from being resized while `look` uses its address and
 /// its length.
 ///

@@ -59,6 +59,11 @@ table! {
     warn = "warnings"."warn";
     warn_unawaited = "warnings"."_warn_unawaited_coroutine";
     lock = "asyncio"."Lock";
+    stream_reader = "asyncio"."StreamReader";
+    stream_writer = "asyncio"."StreamWriter";
+    stream_reader_protocol = "asyncio"."StreamReaderProtocol";
+    incomplete_read_error = "asyncio"."IncompleteReadError";
+    limit_overrun_error = "asyncio"."LimitOverrunError";
     get_ident = "threading"."get_ident";
     concurrent_future = "concurrent.futures"."Future";
     convert_future_error = "asyncio.futures"."_convert_future_exc";

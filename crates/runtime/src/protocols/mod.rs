@@ -4,6 +4,7 @@
 
 pub mod child;
 pub mod python;
+pub mod stream_reader;
 
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
@@ -12,6 +13,7 @@ use pyo3::prelude::*;
 
 use crate::transports::tls::TlsProtocol;
 use python::PythonProtocol;
+use stream_reader::StreamReaderProtocol;
 
 /// The protocol of a transport that carries a stream.
 pub enum Protocol {
@@ -19,15 +21,20 @@ pub enum Protocol {
     Python(PythonProtocol),
     /// TLS, which hands on what it decrypts.
     Tls(Py<TlsProtocol>),
+    /// A stream of ours, which keeps it for whoever reads.
+    Streams(Py<StreamReaderProtocol>),
 }
 
 impl Protocol {
     /// Looks at the object once.
     pub fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(match object.cast_exact::<TlsProtocol>() {
-            Ok(tls) => Protocol::Tls(tls.clone().unbind()),
-            Err(_) => Protocol::Python(PythonProtocol::new(object)?),
-        })
+        if let Ok(tls) = object.cast_exact::<TlsProtocol>() {
+            return Ok(Protocol::Tls(tls.clone().unbind()));
+        }
+        if let Ok(streams) = object.cast_exact::<StreamReaderProtocol>() {
+            return Ok(Protocol::Streams(streams.clone().unbind()));
+        }
+        Ok(Protocol::Python(PythonProtocol::new(object)?))
     }
 
     /// The protocol object.
@@ -35,6 +42,7 @@ impl Protocol {
         match self {
             Protocol::Python(protocol) => protocol.object(py),
             Protocol::Tls(tls) => tls.bind(py).as_any(),
+            Protocol::Streams(streams) => streams.bind(py).as_any(),
         }
     }
 
@@ -43,7 +51,7 @@ impl Protocol {
     pub fn is_buffered(&self) -> bool {
         match self {
             Protocol::Python(protocol) => protocol.is_buffered(),
-            Protocol::Tls(_) => false,
+            Protocol::Tls(_) | Protocol::Streams(_) => false,
         }
     }
 
@@ -53,6 +61,7 @@ impl Protocol {
         match self {
             Protocol::Python(protocol) => Protocol::Python(protocol.clone_ref(py)),
             Protocol::Tls(tls) => Protocol::Tls(tls.clone_ref(py)),
+            Protocol::Streams(streams) => Protocol::Streams(streams.clone_ref(py)),
         }
     }
 
@@ -61,6 +70,7 @@ impl Protocol {
         match self {
             Protocol::Python(protocol) => protocol.traverse(visit),
             Protocol::Tls(tls) => visit.call(tls),
+            Protocol::Streams(streams) => visit.call(streams),
         }
     }
 
@@ -70,6 +80,9 @@ impl Protocol {
         match self {
             Protocol::Python(protocol) => protocol.data_received(data),
             Protocol::Tls(tls) => TlsProtocol::data_received(tls.bind(data.py()), data),
+            Protocol::Streams(streams) => {
+                StreamReaderProtocol::received(streams.bind(data.py()), data)
+            }
         }
     }
 
@@ -77,7 +90,7 @@ impl Protocol {
     pub fn get_buffer<'py>(&self, py: Python<'py>, hint: isize) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Protocol::Python(protocol) => protocol.get_buffer(py, hint),
-            Protocol::Tls(_) => Err(not_buffered()),
+            Protocol::Tls(_) | Protocol::Streams(_) => Err(not_buffered()),
         }
     }
 
@@ -85,7 +98,7 @@ impl Protocol {
     pub fn buffer_updated(&self, py: Python<'_>, count: usize) -> PyResult<()> {
         match self {
             Protocol::Python(protocol) => protocol.buffer_updated(py, count),
-            Protocol::Tls(_) => Err(not_buffered()),
+            Protocol::Tls(_) | Protocol::Streams(_) => Err(not_buffered()),
         }
     }
 
@@ -94,6 +107,7 @@ impl Protocol {
         match self {
             Protocol::Python(protocol) => protocol.eof_received(py),
             Protocol::Tls(tls) => TlsProtocol::eof_received(tls.bind(py)),
+            Protocol::Streams(streams) => StreamReaderProtocol::ended(streams.bind(py)),
         }
     }
 
@@ -102,6 +116,9 @@ impl Protocol {
         match self {
             Protocol::Python(protocol) => protocol.connection_made(transport),
             Protocol::Tls(tls) => TlsProtocol::connection_made(tls.bind(transport.py()), transport),
+            Protocol::Streams(streams) => {
+                StreamReaderProtocol::made(streams.bind(transport.py()), transport)
+            }
         }
     }
 
@@ -110,6 +127,7 @@ impl Protocol {
         match self {
             Protocol::Python(protocol) => protocol.connection_lost(py, exception),
             Protocol::Tls(tls) => TlsProtocol::connection_lost(tls.bind(py), exception),
+            Protocol::Streams(streams) => StreamReaderProtocol::lost(streams.bind(py), exception),
         }
     }
 
@@ -121,6 +139,7 @@ impl Protocol {
                 TlsProtocol::pause_writing(tls.bind(py));
                 Ok(())
             }
+            Protocol::Streams(streams) => StreamReaderProtocol::pause(streams.bind(py)),
         }
     }
 
@@ -129,11 +148,12 @@ impl Protocol {
         match self {
             Protocol::Python(protocol) => protocol.resume_writing(py),
             Protocol::Tls(tls) => TlsProtocol::resume_writing(tls.bind(py)),
+            Protocol::Streams(streams) => StreamReaderProtocol::resume(streams.bind(py)),
         }
     }
 }
 
-/// A program put TLS in the place of a buffered protocol while that one was lending its buffer.
+/// A program put TLS or a stream in the place of a buffered protocol that was lending its buffer.
 fn not_buffered() -> PyErr {
-    PyRuntimeError::new_err("the protocol was replaced by TLS between get_buffer() and its answer")
+    PyRuntimeError::new_err("the protocol was replaced between get_buffer() and its answer")
 }

@@ -4,7 +4,7 @@
 //! after a large one the next is read into its own object, with room for a little more than the
 //! last and made shorter: a copy of 100 KiB is a tenth of what such a message costs, and giving
 //! each the maximum of room would cost an mmap and an munmap. A buffered protocol is read into
-//! where it says. TLS takes what was received from the scratch buffer itself.
+//! where it says. TLS, and a stream's reader, take from the scratch buffer themselves.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -19,9 +19,11 @@ use crate::event_loop::BaseEventLoop;
 use crate::event_loop::sockets::SCRATCH;
 use crate::event_loop::turn::is_exit;
 use crate::protocols::Protocol;
+use crate::streams::reader::StreamReader;
 use crate::transports::tls::TlsProtocol;
 
 const READ_ERROR: &str = "Fatal read error on socket transport";
+const RECEIVE_ERROR: &str = "Fatal error: protocol.data_received() call failed.";
 
 /// The socket is readable.
 #[inline]
@@ -42,6 +44,7 @@ pub fn ready(
             };
         }
         Kind::Buffered => return into_protocol(this, fd),
+        Kind::Reader(reader) => return into_reader(this, event_loop, fd, reader.bind(py)),
         Kind::Tls(tls) => Some(tls),
     };
     let mut scratch = event_loop.get().take_scratch(py);
@@ -110,7 +113,7 @@ fn deliver(
         Ok(data) if data.as_bytes().is_empty() => end_of_file(this),
         Ok(data) => {
             let told = this.get().in_context(py, |protocol| protocol.data_received(data.as_any()));
-            guard(this, told, "Fatal error: protocol.data_received() call failed.")
+            guard(this, told, RECEIVE_ERROR)
         }
         Err(error) => refused(this, error),
     }
@@ -121,6 +124,7 @@ enum Kind {
     Plain { room: u32 },
     Buffered,
     Tls(Py<TlsProtocol>),
+    Reader(Py<StreamReader>),
 }
 
 impl StreamTransport {
@@ -128,6 +132,9 @@ impl StreamTransport {
     fn protocol_kind(&self, py: Python<'_>) -> Kind {
         self.state.with(py, |state| match &state.protocol {
             Some(Protocol::Tls(tls)) => Kind::Tls(tls.clone_ref(py)),
+            Some(Protocol::Streams(streams)) => {
+                streams.get().native_reader(py).map_or(Kind::Plain, Kind::Reader)
+            }
             Some(Protocol::Python(protocol)) if protocol.is_buffered() => Kind::Buffered,
             _ => Kind::Plain { room: state.room },
         })
@@ -181,6 +188,68 @@ fn into_protocol(this: &Bound<'_, StreamTransport>, fd: i32) -> PyResult<()> {
             guard(this, told, "Fatal error: protocol.buffer_updated() call failed.")
         }
     }
+}
+
+/// Into the reader of a stream, as much as it has room for; no Python code runs for it.
+fn into_reader(
+    this: &Bound<'_, StreamTransport>,
+    event_loop: &Bound<'_, BaseEventLoop>,
+    fd: i32,
+    reader: &Bound<'_, StreamReader>,
+) -> PyResult<()> {
+    let py = this.py();
+    let large = reader.get().receive(py, |room| {
+        descriptor::lend(fd, |fd| recv(fd, room, RecvFlags::empty())).map(|(_, count)| count)
+    });
+    if let Some(answer) = large {
+        return match answer {
+            Ok(Ok(count)) => received(this, reader, count, Ok(())),
+            Ok(Err(error)) => refused(this, error),
+            Err(error) => guard(this, Err(error), READ_ERROR),
+        };
+    }
+    let room = reader.get().room(py);
+    let after_large = this.get().state.with(py, |state| state.room) as usize;
+    if after_large > 0 && reader.get().is_drained(py) {
+        return match into_bytes(this, fd, after_large.min(room))? {
+            Ok(data) if data.as_bytes().is_empty() => end_of_file(this),
+            Ok(data) => {
+                let told = StreamReader::feed(reader, data.as_any());
+                guard(this, told, RECEIVE_ERROR)
+            }
+            Err(error) => refused(this, error),
+        };
+    }
+    let mut scratch = event_loop.get().take_scratch(py);
+    let room = room.min(scratch.len());
+    let answer = descriptor::lend(fd, |fd| recv(fd, &mut scratch[..room], RecvFlags::empty()));
+    let kept = match answer {
+        Ok((count, _)) if count > 0 => {
+            if count >= LARGE {
+                this.get().state.with(py, |state| state.room = room_after(count));
+            }
+            reader.get().keep(py, &scratch[..count])
+        }
+        _ => Ok(()),
+    };
+    event_loop.get().give_scratch(py, scratch);
+    match answer {
+        Ok((count, _)) => received(this, reader, count, kept),
+        Err(error) => refused(this, error),
+    }
+}
+
+fn received(
+    this: &Bound<'_, StreamTransport>,
+    reader: &Bound<'_, StreamReader>,
+    count: usize,
+    kept: PyResult<()>,
+) -> PyResult<()> {
+    if count == 0 {
+        return end_of_file(this);
+    }
+    let told = kept.and_then(|()| StreamReader::on_fed(reader));
+    guard(this, told, RECEIVE_ERROR)
 }
 
 /// The peer will send nothing more. The protocol decides whether we may go on sending.
