@@ -15,6 +15,7 @@ NOISY = 0.10
 GROUPS = {
     "Callbacks and timers": ("call_soon", "timers", "threadsafe"),
     "Tasks and futures": ("task_steps", "task_create", "futures"),
+    "Locks and queues, each loop with its own where it has them": ("locks", "queues"),
     "The default executor": ("executor",),
     "The life of a loop": ("lifecycle",),
     "A short sleep": ("short_sleep",),
@@ -39,13 +40,13 @@ METHOD = """\
 Each figure is the median of {rounds} rounds ({memory_rounds} for memory). In a round every loop is
 measured once, one after the other, each in a process of its own; so a slow spell of the machine
 meets all of them. The code under test is the same for all and uses only names of asyncio; where
-streams are measured, each loop's package has the names it offers, and asyncio all others. The
-garbage collector is on. Callbacks, timers, tasks and futures are measured in processor time on
-one core, the life of a loop and the short sleep by the clock. Echo servers run on one core and
-their load, a C program with closed-loop connections, on another; their figure is the processor
-time of the server in the seconds in which the load counted. "Bare C" is an echo server of epoll,
-recv and send with nothing around it. "The best peer" is the best of {counted} in
-the row; rsloop's figures stand beside.
+streams, locks and queues are measured, each loop's package has the names it offers, and asyncio
+all others. The garbage collector is on. Callbacks, timers, tasks, futures, locks and queues are
+measured in processor time on one core, the life of a loop and the short sleep by the clock. Echo
+servers run on one core and their load, a C program with closed-loop connections, on another; their
+figure is the processor time of the server in the seconds in which the load counted. "Bare C" is an
+echo server of epoll, recv and send with nothing around it. "The best peer" is the best of {counted}
+in the row; rsloop's figures stand beside.
 """
 
 

@@ -53,6 +53,11 @@ TARGETS: dict[tuple[str, str], tuple[Target, ...]] = {
     ("task_steps", "one_task"): (faster(3, "uvloop"), faster(1.4, BEST)),
     ("task_create", "awaited"): (faster(3, "uvloop"), faster(1.8, BEST)),
     ("futures", "back_and_forth"): (faster(2.3, "uvloop"), faster(1.4, BEST)),
+    ("locks", "free_lock"): (faster(2, BEST),),
+    ("locks", "contended_semaphore"): (faster(2, BEST),),
+    ("locks", "woken"): (faster(2, BEST),),
+    ("queues", "free"): (faster(2.5, BEST),),
+    ("queues", "waiting"): (faster(2, BEST),),
     ("lifecycle", "lifecycle"): (at_most(1, "asyncio"),),
     ("short_sleep", "short_sleep"): (
         Target("never early", 0, entry="early", in_every_round=True),

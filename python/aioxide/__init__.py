@@ -15,7 +15,11 @@ import typing as _typing
 from . import _compat
 
 # "as" tells type checkers that a name is public; they cannot follow the `__all__` made below.
+from ._aioxide import LifoQueue as LifoQueue
+from ._aioxide import PriorityQueue as PriorityQueue
+from ._aioxide import Queue as Queue
 from ._aioxide import __version__ as __version__
+from ._compat import QueueShutDown as QueueShutDown
 from .event_loop import EventLoop as EventLoop
 from .runners import Runner as Runner
 from .runners import install as install
@@ -27,22 +31,27 @@ from .tasks import eager_task_factory as eager_task_factory
 
 if _typing.TYPE_CHECKING:
     # Checkers see asyncio's Task, Future, Handle and Server, as `isinstance` does: functions that
-    # are asyncio's return those. Of two names they keep the first, ours.
+    # are asyncio's return those. Of two names they keep the first, ours: the queues, which have
+    # `shutdown` on every Python, are ours to checkers too.
     from asyncio import *  # type: ignore[assignment]  # noqa: F403
     from asyncio import TaskGroup as TaskGroup
 
     EventLoopPolicy: type[_asyncio.AbstractEventLoopPolicy]
 else:
-    from ._aioxide import (  # noqa: F401  # noqa: F401
+    from ._aioxide import (  # noqa: F401
+        BoundedSemaphore,
+        Event,
         Future,
         Handle,
         Lock,
+        Semaphore,
         StreamReader,
         StreamReaderProtocol,
         StreamWriter,
         Task,
         TimerHandle,
     )
+    from .locks import Barrier, Condition  # noqa: F401
     from .serving import Server  # noqa: F401
     from .streams import (  # noqa: F401
         open_connection,
@@ -56,6 +65,7 @@ else:
             [
                 "EventLoop",
                 "EventLoopPolicy",
+                "QueueShutDown",
                 "__version__",
                 "create_eager_task_factory",
                 "eager_task_factory",

@@ -20,6 +20,7 @@ from . import _aioxide
 __all__ = (
     "DATAGRAM_SOCKET",
     "JOIN_TIMEOUT",
+    "QueueShutDown",
     "debug_by_default",
     "iscoroutinefunction",
     "names_of_asyncio",
@@ -96,6 +97,15 @@ def debug_by_default() -> bool:
 
 # What asyncio calls the socket that `create_datagram_endpoint(sock=)` wants.
 DATAGRAM_SOCKET = "datagram socket" if sys.version_info >= (3, 13) else "UDP Socket"
+
+if sys.version_info >= (3, 13):
+    QueueShutDown = asyncio.QueueShutDown
+else:
+
+    class QueueShutDown(Exception):
+        """Raised by a queue's `put` and `get` when it was shut down."""
+
+    QueueShutDown.__module__ = "aioxide"
 
 iscoroutinefunction: Callable[[Any], bool]
 if sys.version_info >= (3, 14):

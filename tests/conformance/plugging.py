@@ -1,4 +1,4 @@
-"""Plugs a subject's own classes into CPython's tests: Task, Future, Runner, and a bare loop.
+"""Plugs a subject's own classes into CPython's tests: Task, Future, Runner, locks, a bare loop.
 
 isolate.py calls replace_names() before it imports a test file and adapt() after. What a test
 asserts is never touched: only who makes the loop, and which Task and Future a class is given.
@@ -225,12 +225,35 @@ def _streams(module, subject, add):
         add("OurStreamTests", _overlaid(module, **subject.streams), module.StreamTests)
 
 
+def _locks(module, subject, add):
+    if not subject.locks:
+        return
+    ours = _overlaid(module, **subject.locks)
+    for name in ("Lock", "Event", "Condition", "Semaphore", "Barrier"):
+        add(f"Our{name}Tests", ours, getattr(module, f"{name}Tests"))
+
+
+def _queues(module, subject, add):
+    if not subject.queues:
+        return
+    ours = _overlaid(module, **subject.queues, **subject.locks)
+    for name, case in list(vars(module).items()):
+        if not (isinstance(case, type) and issubclass(case, unittest.TestCase)):
+            continue
+        # Some classes name the queue they test.
+        tested = getattr(case, "q_class", None)
+        given = {"q_class": subject.queues[tested.__name__]} if tested else {}
+        add(f"Our{name}", ours, case, **given)
+
+
 FILES = {
     "test_base_events": _base_events,
     "test_eager_task_factory": _eager_task_factory,
     "test_futures": _futures,
     "test_futures2": _futures2,
+    "test_locks": _locks,
     "test_pep492": _pep492,
+    "test_queues": _queues,
     "test_runners": _runners,
     "test_streams": _streams,
     "test_tasks": _tasks,

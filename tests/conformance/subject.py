@@ -17,6 +17,8 @@ STREAMS = (
     "start_server",
     "start_unix_server",
 )
+LOCKS = ("Lock", "Event", "Condition", "Semaphore", "BoundedSemaphore", "Barrier")
+QUEUES = ("Queue", "LifoQueue", "PriorityQueue")
 
 
 class Subject:
@@ -36,6 +38,8 @@ class Subject:
         self.eager_task_factory = self._own(module, "eager_task_factory")
         self.create_eager_task_factory = self._own(module, "create_eager_task_factory")
         self.streams = {name: own for name in STREAMS if (own := self._own(module, name))}
+        self.locks = self._all_own(module, LOCKS)
+        self.queues = self._all_own(module, QUEUES)
 
     def loop(self, *selector):
         """A new loop; some tests name a selector, which only asyncio's own loop can use."""
@@ -67,6 +71,11 @@ class Subject:
         if module is not asyncio and found is getattr(asyncio, name, None):
             return None
         return found
+
+    def _all_own(self, module, names):
+        """Those of the names that the subject has something of its own for."""
+        own = {name: self._own(module, name) for name in names}
+        return {name: found for name, found in own.items() if found is not None}
 
     def _counting_policy(self, policy):
         subject = self

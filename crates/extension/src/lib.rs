@@ -20,11 +20,17 @@ mod _aioxide {
     #[pymodule_export]
     use runtime::handles::{Handle, TimerHandle};
     #[pymodule_export]
+    use runtime::locks::event::Event;
+    #[pymodule_export]
     use runtime::locks::lock::Lock;
+    #[pymodule_export]
+    use runtime::locks::semaphore::{BoundedSemaphore, Semaphore};
     #[pymodule_export]
     use runtime::protocols::child::ChildPipe;
     #[pymodule_export]
     use runtime::protocols::stream_reader::StreamReaderProtocol;
+    #[pymodule_export]
+    use runtime::queues::{LifoQueue, PriorityQueue, Queue};
     #[pymodule_export]
     use runtime::streams::{reader::StreamReader, writer::StreamWriter};
     #[pymodule_export]

@@ -16,10 +16,13 @@ use crate::cpython::cell::GilCell;
 use crate::cpython::coroutine::Outcome;
 use crate::cpython::imports::imports;
 use crate::cpython::slots::{Finalize, Resume};
-use crate::errors;
 use crate::futures::awaiting;
 use crate::futures::{Future, Phase, completion};
+use crate::locks::event::Event;
 use crate::locks::lock::Lock;
+use crate::locks::semaphore::Semaphore;
+use crate::queues::Queue;
+use crate::queues::passing::{self, Side};
 use crate::streams::reading::Reading;
 use crate::streams::writing::Writing;
 
@@ -33,6 +36,18 @@ pub enum Body {
     Reading(Reading),
     /// The waits of `StreamWriter`
     Writing(Writing),
+    /// `Event.wait`
+    EventWait(Py<Event>),
+    /// `Semaphore.acquire`
+    SemaphoreAcquire(Py<Semaphore>),
+    /// `Semaphore.__aenter__`, where it has to wait
+    SemaphoreEnter(Py<Semaphore>),
+    /// `Queue.put`
+    QueuePut(Py<Queue>, Py<PyAny>),
+    /// `Queue.get`
+    QueueGet(Py<Queue>),
+    /// `Queue.join`
+    QueueJoin(Py<Queue>),
 }
 
 /// What came of one step.
@@ -48,9 +63,16 @@ impl Body {
     #[inline]
     fn begin(&self, py: Python<'_>) -> PyResult<Step> {
         match self {
-            Body::LockAcquire(lock) | Body::LockEnter(lock) => Lock::begin_acquire(lock.bind(py)),
             Body::Reading(reading) => reading.begin(py),
             Body::Writing(writing) => writing.begin(py),
+            Body::LockAcquire(lock) => Lock::begin_acquire(lock.bind(py), true),
+            Body::LockEnter(lock) => Lock::begin_acquire(lock.bind(py), false),
+            Body::EventWait(event) => Event::begin_wait(event.bind(py)),
+            Body::SemaphoreAcquire(own) => Semaphore::begin_acquire(own.bind(py), true),
+            Body::SemaphoreEnter(own) => Semaphore::begin_acquire(own.bind(py), false),
+            Body::QueuePut(queue, item) => passing::begin_put(queue.bind(py), item.bind(py)),
+            Body::QueueGet(queue) => passing::begin_get(queue.bind(py)),
+            Body::QueueJoin(queue) => passing::begin_join(queue.bind(py)),
         }
     }
 
@@ -66,6 +88,22 @@ impl Body {
             Body::LockEnter(lock) => Lock::end_acquire(lock.bind(py), future, awaited, false),
             Body::Reading(reading) => reading.go_on(py, future, awaited),
             Body::Writing(writing) => writing.go_on(py, future, awaited),
+            Body::EventWait(event) => Event::end_wait(event.bind(py), future, awaited),
+            Body::SemaphoreAcquire(own) => {
+                Semaphore::end_acquire(own.bind(py), future, awaited, true)
+            }
+            Body::SemaphoreEnter(own) => {
+                Semaphore::end_acquire(own.bind(py), future, awaited, false)
+            }
+            Body::QueuePut(queue, item) => match awaited {
+                Ok(_) => passing::begin_put(queue.bind(py), item.bind(py)),
+                Err(error) => Err(passing::give_up(queue.bind(py), Side::Putters, future, error)),
+            },
+            Body::QueueGet(queue) => match awaited {
+                Ok(_) => passing::begin_get(queue.bind(py)),
+                Err(error) => Err(passing::give_up(queue.bind(py), Side::Getters, future, error)),
+            },
+            Body::QueueJoin(queue) => passing::end_join(queue.bind(py), future, awaited),
         }
     }
 
@@ -75,6 +113,12 @@ impl Body {
             Body::LockEnter(_) => "Lock.__aenter__",
             Body::Reading(reading) => reading.name(),
             Body::Writing(writing) => writing.name(),
+            Body::EventWait(_) => "Event.wait",
+            Body::SemaphoreAcquire(_) => "Semaphore.acquire",
+            Body::SemaphoreEnter(_) => "Semaphore.__aenter__",
+            Body::QueuePut(..) => "Queue.put",
+            Body::QueueGet(_) => "Queue.get",
+            Body::QueueJoin(_) => "Queue.join",
         }
     }
 
@@ -83,6 +127,13 @@ impl Body {
             Body::LockAcquire(lock) | Body::LockEnter(lock) => visit.call(lock),
             Body::Reading(reading) => reading.traverse(visit),
             Body::Writing(writing) => writing.traverse(visit),
+            Body::EventWait(event) => visit.call(event),
+            Body::SemaphoreAcquire(own) | Body::SemaphoreEnter(own) => visit.call(own),
+            Body::QueuePut(queue, item) => {
+                visit.call(queue)?;
+                visit.call(item)
+            }
+            Body::QueueGet(queue) | Body::QueueJoin(queue) => visit.call(queue),
         }
     }
 }
@@ -390,16 +441,4 @@ static SETTLED: pyo3::sync::PyOnceLock<Py<Settled>> = pyo3::sync::PyOnceLock::ne
 pub fn settled(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let settled = SETTLED.get_or_try_init(py, || Py::new(py, Settled))?;
     Ok(settled.bind(py).as_any().clone())
-}
-
-/// `object.__repr__`, with more in brackets: asyncio's way of showing a lock.
-pub fn shown_with(this: &Bound<'_, PyAny>, extra: &str) -> PyResult<String> {
-    let class = this.get_type();
-    let (module, name) = (class.module()?, class.qualname()?);
-    Ok(format!("<{module}.{name} object at {:#x} [{extra}]>", this.as_ptr() as usize))
-}
-
-/// The exception of an `await`, unless it is a cancellation.
-pub fn is_cancellation(py: Python<'_>, awaited: &PyResult<Py<PyAny>>) -> bool {
-    awaited.as_ref().err().is_some_and(|error| errors::is_cancelled(error.value(py).as_any()))
 }

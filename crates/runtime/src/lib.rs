@@ -13,6 +13,7 @@ pub mod tasks;
 
 pub mod coroutines;
 pub mod locks;
+pub mod queues;
 pub mod streams;
 
 pub mod protocols;

@@ -64,6 +64,17 @@ table! {
     stream_reader_protocol = "asyncio"."StreamReaderProtocol";
     incomplete_read_error = "asyncio"."IncompleteReadError";
     limit_overrun_error = "asyncio"."LimitOverrunError";
+    event = "asyncio"."Event";
+    semaphore = "asyncio"."Semaphore";
+    bounded_semaphore = "asyncio"."BoundedSemaphore";
+    queue = "asyncio"."Queue";
+    lifo_queue = "asyncio"."LifoQueue";
+    priority_queue = "asyncio"."PriorityQueue";
+    queue_is_empty = "asyncio"."QueueEmpty";
+    queue_is_full = "asyncio"."QueueFull";
+    deque = "collections"."deque";
+    heap_push = "heapq"."heappush";
+    heap_pop = "heapq"."heappop";
     get_ident = "threading"."get_ident";
     concurrent_future = "concurrent.futures"."Future";
     convert_future_error = "asyncio.futures"."_convert_future_exc";

@@ -15,6 +15,7 @@
 //! | [`detached`] | wait in the kernel without the interpreter |
 //! | [`openssl`] | drive `ssl.MemoryBIO` and `ssl.SSLObject` with memory of ours |
 //! | [`imports`] | every Python object we need, imported once |
+//! | [`instances`] | what an instance carries, and which line of Python made it |
 //! | [`version`] | every `cfg(Py_3_xx)`: same signature on every Python |
 
 pub mod buffers;
@@ -26,6 +27,7 @@ pub mod coroutine;
 pub mod descriptor;
 pub mod detached;
 pub mod imports;
+pub mod instances;
 pub mod openssl;
 pub mod slots;
 pub mod version;

@@ -4,19 +4,15 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyDict, PyTuple};
 
-use super::{LoopBound, Waiters, wake};
+use super::waiters::{self, Waiters};
+use super::{LoopBound, yes};
 use crate::coroutines::{self, Body, Coroutine, Step};
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
+use crate::cpython::instances;
 use crate::futures::Future;
-
-#[derive(Default)]
-struct LockState {
-    locked: bool,
-    waiters: Waiters,
-}
 
 /// A lock for tasks of one loop, not for threads (`asyncio.Lock`).
 ///
@@ -24,30 +20,31 @@ struct LockState {
 #[pyclass(frozen, subclass, weakref, dict, module = "aioxide", name = "Lock")]
 pub struct Lock {
     bound: LoopBound,
-    state: GilCell<LockState>,
+    waiters: Waiters,
+    locked: GilCell<bool>,
 }
 
 impl Lock {
     /// Takes the lock if it is free and nobody is before us.
     #[inline]
-    fn try_acquire(&self, py: Python<'_>) -> bool {
-        self.state.with(py, |state| {
-            let free = !state.locked && state.waiters.are_all_cancelled(py);
-            state.locked |= free;
-            free
-        })
+    fn try_acquire(&self, py: Python<'_>) -> PyResult<bool> {
+        if self.locked(py) || self.waiters.are_alive(py)? {
+            return Ok(false);
+        }
+        self.set_locked(py, true);
+        Ok(true)
     }
 
     /// `Lock.acquire` up to its `await`.
-    pub fn begin_acquire(this: &Bound<'_, Self>) -> PyResult<Step> {
+    pub fn begin_acquire(this: &Bound<'_, Self>, tells: bool) -> PyResult<Step> {
         let py = this.py();
-        if this.get().try_acquire(py) {
-            return Ok(Step::Return(true.into_pyobject(py)?.to_owned().into_any().unbind()));
+        if this.get().try_acquire(py)? {
+            return Ok(Step::Return(if tells { yes(py) } else { py.None() }));
         }
         let home = this.get().bound.enter(this.as_any())?;
-        let future = Py::new(py, Future::pending(py, home)?)?;
-        this.get().state.with(py, |state| state.waiters.0.push_back(future.clone_ref(py)));
-        Ok(Step::Wait(future))
+        let future = Bound::new(py, Future::pending(py, home)?)?;
+        this.get().waiters.push(&future)?;
+        Ok(Step::Wait(future.unbind()))
     }
 
     /// `Lock.acquire` from its `await` on. One who gives up passes the lock on, if it was meant
@@ -59,30 +56,36 @@ impl Lock {
         tells: bool,
     ) -> PyResult<Step> {
         let py = this.py();
-        let given_up = coroutines::is_cancellation(py, &awaited);
-        let (removed, next) = this.get().state.with(py, |state| {
-            let removed = state.waiters.remove(future);
-            state.locked |= awaited.is_ok();
-            let first = state.waiters.0.front().filter(|_| given_up && !state.locked);
-            (removed, first.map(|first| first.clone_ref(py)))
-        });
-        drop(removed);
-        wake(py, next)?;
-        awaited?;
-        Ok(Step::Return(if tells {
-            true.into_pyobject(py)?.to_owned().into_any().unbind()
-        } else {
-            py.None()
-        }))
+        this.get().waiters.remove(future)?;
+        match awaited {
+            Ok(_) => {
+                this.get().set_locked(py, true);
+                Ok(Step::Return(if tells { yes(py) } else { py.None() }))
+            }
+            // Also when the coroutine is closed while it waits: its turn is not lost.
+            Err(error) => {
+                let free = !this.get().locked(py);
+                let passed = if free { this.get()._wake_up_first(py) } else { Ok(()) };
+                Err(super::passed_on(py, error, passed))
+            }
+        }
     }
 }
 
 #[pymethods]
 impl Lock {
     #[new]
-    fn new() -> Self {
-        Lock { bound: LoopBound::default(), state: GilCell::default() }
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "()")]
+    fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Lock {
+            bound: LoopBound::made_here(args.py()),
+            waiters: Waiters::default(),
+            locked: GilCell::new(false),
+        }
     }
+
+    /// Takes no arguments.
+    fn __init__(&self) {}
 
     /// Waits until the lock is free and takes it; True.
     fn acquire<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, Coroutine>> {
@@ -91,23 +94,24 @@ impl Lock {
 
     /// Gives the lock up; the first who waits gets it. RuntimeError when it is not held.
     fn release(&self, py: Python<'_>) -> PyResult<()> {
-        let first = self.state.with(py, |state| {
-            if !std::mem::take(&mut state.locked) {
-                return Err(PyRuntimeError::new_err("Lock is not acquired."));
-            }
-            Ok(state.waiters.0.front().map(|first| first.clone_ref(py)))
-        });
-        wake(py, first?)
+        if !self.locked.with(py, std::mem::take) {
+            return Err(PyRuntimeError::new_err("Lock is not acquired."));
+        }
+        self._wake_up_first(py)
     }
 
     /// Whether somebody holds the lock.
+    #[inline]
     fn locked(&self, py: Python<'_>) -> bool {
-        self.state.with(py, |state| state.locked)
+        self.locked.with(py, |locked| *locked)
     }
 
     fn __aenter__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = this.py();
-        if this.get().try_acquire(py) {
+        if !instances::is_plain::<Lock>(this.as_any()) {
+            return super::enter_by_name(this.as_any());
+        }
+        if this.get().try_acquire(py)? {
             return coroutines::settled(py);
         }
         Ok(Coroutine::create(py, Body::LockEnter(this.clone().unbind()))?.into_any())
@@ -122,18 +126,18 @@ impl Lock {
     ) -> PyResult<Bound<'py, PyAny>> {
         let _ = (exc_type, exc, tb);
         let py = this.py();
-        this.call_method0(pyo3::intern!(py, "release"))?;
+        if instances::is_plain::<Lock>(this.as_any()) {
+            this.get().release(py)?;
+        } else {
+            super::release_by_name(this.as_any())?;
+        }
         coroutines::settled(py)
     }
 
     fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {
-        let (locked, waiting) =
-            this.get().state.with(this.py(), |state| (state.locked, state.waiters.0.len()));
-        let mut extra = if locked { "locked" } else { "unlocked" }.to_owned();
-        if waiting > 0 {
-            extra.push_str(&format!(", waiters:{waiting}"));
-        }
-        coroutines::shown_with(this.as_any(), &extra)
+        let locked = this.get().locked(this.py());
+        let state = if locked { "locked" } else { "unlocked" };
+        super::shown(this.as_any(), state, &this.get().waiters)
     }
 
     /// `asyncio.Lock`, so that `isinstance` answers as for asyncio's own.
@@ -142,14 +146,37 @@ impl Lock {
         imports(py).lock.clone_ref(py)
     }
 
-    #[getter]
-    fn _locked(&self, py: Python<'_>) -> bool {
+    /// Lets the first who waits go on, unless it was woken or cancelled already.
+    fn _wake_up_first(&self, py: Python<'_>) -> PyResult<()> {
+        match self.waiters.first(py)? {
+            Some(first) if !waiters::is_done(&first)? => waiters::wake(&first, yes(py)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says in which line the program made this lock, where other code did so on its behalf.
+    fn _made_at(&self, frame: &Bound<'_, PyAny>) {
+        self.bound.note_site(frame);
+    }
+
+    #[getter(_locked)]
+    fn locked_flag(&self, py: Python<'_>) -> bool {
         self.locked(py)
     }
 
+    #[setter(_locked)]
+    fn set_locked(&self, py: Python<'_>, value: bool) {
+        self.locked.with(py, |locked| *locked = value);
+    }
+
     #[getter]
-    fn _waiters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        super::waiters_list(py, self.state.with(py, |state| state.waiters.copy(py)))
+    fn _waiters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.waiters.show(py)
+    }
+
+    #[setter(_waiters)]
+    fn set_waiters(&self, value: &Bound<'_, PyAny>) {
+        self.waiters.replace(value);
     }
 
     #[getter]
@@ -157,16 +184,25 @@ impl Lock {
         self.bound.any(py)
     }
 
+    #[setter(_loop)]
+    fn set_loop(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.bound.set(value)
+    }
+
+    /// The loop that runs, which is the lock's from then on; RuntimeError when it has another.
+    fn _get_loop(this: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Ok(this.get().bound.enter(this.as_any())?.into_any(this.py()))
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.bound.traverse(&visit)?;
-        self.state.peek(|state| state.waiters.traverse(&visit)).unwrap_or(Ok(()))
+        self.waiters.traverse(&visit)
     }
 
     fn __clear__(&self) {
         Python::attach(|py| {
             self.bound.clear(py);
-            let old = self.state.with(py, std::mem::take);
-            drop(old);
+            self.waiters.clear(py);
         });
     }
 }

@@ -3,33 +3,48 @@
 //! Semantics and messages are those of `Lib/asyncio/locks.py` of the newest CPython, on every
 //! Python. What is free at once is taken without a Future and without a turn of the loop.
 
+pub mod event;
 pub mod lock;
+pub mod semaphore;
+pub mod waiters;
 
-use std::collections::VecDeque;
-
-use pyo3::PyTraverseError;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::sync::PyOnceLock;
+use pyo3::{PyTraverseError, intern};
 
+use self::waiters::Waiters;
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
+use crate::cpython::instances::Site;
 use crate::errors;
 use crate::event_loop::home::Home;
-use crate::futures::{Future, Phase, completion};
 
 /// The loop in which somebody waited first (`asyncio.mixins._LoopBoundMixin`).
-#[derive(Default)]
 pub struct LoopBound {
     home: GilCell<Option<Home>>,
+    site: GilCell<Option<Site>>,
 }
 
 impl LoopBound {
+    /// Of no loop yet; remembers which line of Python makes its owner.
+    #[inline]
+    pub fn made_here(py: Python<'_>) -> Self {
+        LoopBound { home: GilCell::new(None), site: GilCell::new(Site::here(py)) }
+    }
+
+    /// Says that the line where `frame` stands made the owner.
+    pub fn note_site(&self, frame: &Bound<'_, PyAny>) {
+        let site = Site::of(frame);
+        let old = self.site.with(frame.py(), |own| std::mem::replace(own, site));
+        drop(old);
+    }
+
     /// The running loop, which becomes the loop of `owner` if it has none.
     ///
     /// # Errors
-    /// `RuntimeError` when `owner` was waited for in another loop.
+    /// `RuntimeError` when `owner` was waited for in another loop, and when no loop runs.
     pub fn enter(&self, owner: &Bound<'_, PyAny>) -> PyResult<Home> {
         let py = owner.py();
         let running = imports(py).get_running_loop.bind(py).call0()?;
@@ -47,18 +62,37 @@ impl LoopBound {
         });
         match other {
             None => Ok(running),
-            Some(other) => Err(PyRuntimeError::new_err(format!(
-                "{} is bound to a different event loop: to {}, and this is {}",
-                errors::repr(owner),
-                errors::repr(other.any(py)),
-                errors::repr(running.any(py)),
-            ))),
+            Some(other) => Err(self.refuse(owner, &other, &running)),
         }
+    }
+
+    fn refuse(&self, owner: &Bound<'_, PyAny>, other: &Home, running: &Home) -> PyErr {
+        let py = owner.py();
+        let mut message = format!(
+            "{} is bound to a different event loop: to {}, and this is {}",
+            errors::repr(owner),
+            errors::repr(other.any(py)),
+            errors::repr(running.any(py)),
+        );
+        let site = self.site.with(py, |site| site.as_ref().map(|site| site.clone_ref(py)));
+        if let Some(Ok(place)) = site.map(|site| site.describe(py)) {
+            message.push_str(&format!("; it was made at {place}"));
+        }
+        PyRuntimeError::new_err(message)
     }
 
     /// The loop, or None: asyncio's `_loop`.
     pub fn any(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.home.with(py, |home| home.as_ref().map(|home| home.clone_ref(py).into_any(py)))
+    }
+
+    /// Sets what asyncio calls `_loop`.
+    pub fn set(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = event_loop.py();
+        let home = if event_loop.is_none() { None } else { Some(Home::of(py, Some(event_loop))?) };
+        let old = self.home.with(py, |own| std::mem::replace(own, home));
+        drop(old);
+        Ok(())
     }
 
     /// Shows the loop to the collector.
@@ -75,48 +109,44 @@ impl LoopBound {
     }
 }
 
-/// Who waits, in the order they came (`_waiters`).
-#[derive(Default)]
-pub struct Waiters(pub VecDeque<Py<Future>>);
+static ENTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-impl Waiters {
-    /// Nobody waits but those who were cancelled and have not noticed yet.
-    pub fn are_all_cancelled(&self, py: Python<'_>) -> bool {
-        self.0.iter().all(|future| future.get().phase(py) == Phase::Cancelled)
-    }
+/// `__aenter__` of a lock whose `acquire` may be somebody else's: awaits `lock.acquire()`.
+pub fn enter_by_name<'py>(lock: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = lock.py();
+    let enter = ENTER.get_or_try_init(py, || {
+        Ok::<_, PyErr>(py.import("aioxide.locks")?.getattr("enter")?.unbind())
+    })?;
+    enter.bind(py).call1((lock,))
+}
 
-    /// Takes one out; nearly always the first.
-    pub fn remove(&mut self, future: &Bound<'_, Future>) -> Option<Py<Future>> {
-        let place = self.0.iter().position(|candidate| candidate.is(future))?;
-        self.0.remove(place)
-    }
-
-    /// As a list, for who looks at `_waiters`.
-    pub fn copy<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, Future>> {
-        self.0.iter().map(|future| future.bind(py).clone()).collect()
-    }
-
-    /// Shows them to the collector.
-    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.0.iter().try_for_each(|future| visit.call(future))
+/// The error that ends a wait, after the turn was passed on to the next who waits. There may be
+/// nobody to tell when a coroutine is closed, because its loop is closed too.
+pub fn passed_on(py: Python<'_>, error: PyErr, passed: PyResult<()>) -> PyErr {
+    match passed {
+        Err(failed) if !error.is_instance_of::<PyGeneratorExit>(py) => failed,
+        _ => error,
     }
 }
 
-/// A list of those who wait: `_waiters`.
-pub fn waiters_list<'py>(
-    py: Python<'py>,
-    waiters: Vec<Bound<'py, Future>>,
-) -> PyResult<Bound<'py, PyList>> {
-    PyList::new(py, waiters)
+/// `True`, as an object.
+#[inline]
+pub fn yes(py: Python<'_>) -> Py<PyAny> {
+    pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind()
 }
 
-/// Wakes this waiter, unless it is to wake up already or was cancelled.
-pub fn wake(py: Python<'_>, waiter: Option<Py<Future>>) -> PyResult<()> {
-    match waiter {
-        Some(future) if future.get().phase(py) == Phase::Pending => completion::set_result(
-            future.bind(py),
-            true.into_pyobject(py)?.to_owned().into_any().unbind(),
-        ),
-        _ => Ok(()),
-    }
+/// `lock.release()`, whatever that is there.
+pub fn release_by_name(lock: &Bound<'_, PyAny>) -> PyResult<()> {
+    lock.call_method0(intern!(lock.py(), "release")).map(drop)
+}
+
+/// `object.__repr__`, with what asyncio adds of a lock: its state, and how many wait.
+pub fn shown(lock: &Bound<'_, PyAny>, state: &str, waiters: &Waiters) -> PyResult<String> {
+    let class = lock.get_type();
+    let (module, name) = (class.module()?, class.qualname()?);
+    let waiting = match waiters.count(lock.py())? {
+        0 => String::new(),
+        count => format!(", waiters:{count}"),
+    };
+    Ok(format!("<{module}.{name} object at {:#x} [{state}{waiting}]>", lock.as_ptr() as usize))
 }
