@@ -26,6 +26,7 @@ from .runners import install as install
 from .runners import new_event_loop as new_event_loop
 from .runners import run as run
 from .runners import uninstall as uninstall
+from .taskgroups import TaskGroup as TaskGroup
 from .tasks import create_eager_task_factory as create_eager_task_factory
 from .tasks import eager_task_factory as eager_task_factory
 
@@ -34,7 +35,6 @@ if _typing.TYPE_CHECKING:
     # are asyncio's return those. Of two names they keep the first, ours: the queues, which have
     # `shutdown` on every Python, are ours to checkers too.
     from asyncio import *  # type: ignore[assignment]  # noqa: F403
-    from asyncio import TaskGroup as TaskGroup
 
     EventLoopPolicy: type[_asyncio.AbstractEventLoopPolicy]
 else:
@@ -51,6 +51,7 @@ else:
         Task,
         TimerHandle,
     )
+    from .crossing import wrap_future  # noqa: F401
     from .locks import Barrier, Condition  # noqa: F401
     from .serving import Server  # noqa: F401
     from .streams import (  # noqa: F401
@@ -59,6 +60,18 @@ else:
         start_server,
         start_unix_server,
     )
+    from .tasks import (  # noqa: F401
+        as_completed,
+        create_task,
+        gather,
+        run_coroutine_threadsafe,
+        shield,
+        sleep,
+        wait,
+        wait_for,
+    )
+    from .threads import to_thread  # noqa: F401
+    from .timeouts import Timeout, timeout, timeout_at  # noqa: F401
 
     __all__ = list(
         dict.fromkeys(

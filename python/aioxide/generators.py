@@ -5,7 +5,6 @@ any more. Its clean-up runs in the context of that first iteration, where its co
 are. Never iterates a generator itself.
 """
 
-import asyncio
 import contextvars
 import gc
 import sys
@@ -13,6 +12,7 @@ import warnings
 from typing import Any
 
 from . import _aioxide
+from ._aioxide import gather
 
 __all__ = ("Finalizer", "GeneratorMixin")
 
@@ -68,7 +68,7 @@ class GeneratorMixin:
         self._asyncgens_shutdown_called = True
         closing = list(self._asyncgens.items())
         self._asyncgens.clear()
-        results = await asyncio.gather(
+        results = await gather(
             *[self._close_generator(generator, context) for generator, context in closing],
             return_exceptions=True,
         )

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from ._aioxide import gather
+
 __all__ = ("first_to_connect",)
 
 
@@ -53,6 +55,6 @@ async def first_to_connect(
 async def _abandon(tasks: set[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
-    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+    for outcome in await gather(*tasks, return_exceptions=True):
         if not isinstance(outcome, BaseException):
             outcome.close()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _aioxide
+from ._aioxide import gather
 from .connecting import check_tls_timeouts, refuse_ssl_socket
 from .tls import checked_timeouts
 
@@ -266,7 +267,7 @@ class ServingMixin:
             hosts = [host]
         else:
             hosts = list(host)
-        found = await asyncio.gather(
+        found = await gather(
             *[
                 self._resolve(
                     (name, port),

@@ -36,6 +36,12 @@ mod _aioxide {
     #[pymodule_export]
     use runtime::tasks::Task;
     #[pymodule_export]
+    use runtime::tasks::gathering::gather;
+    #[pymodule_export]
+    use runtime::tasks::groups::BaseTaskGroup;
+    #[pymodule_export]
+    use runtime::tasks::timeouts::{Timeout, timeout, timeout_at};
+    #[pymodule_export]
     use runtime::transports::datagram::DatagramTransport;
     #[pymodule_export]
     use runtime::transports::listener::Listener;

@@ -25,6 +25,7 @@ use crate::queues::Queue;
 use crate::queues::passing::{self, Side};
 use crate::streams::reading::Reading;
 use crate::streams::writing::Writing;
+use crate::tasks::timeouts::Timeout;
 
 /// What a coroutine of ours does: a closed list. The work itself is in the file of each class.
 pub enum Body {
@@ -48,6 +49,8 @@ pub enum Body {
     QueueGet(Py<Queue>),
     /// `Queue.join`
     QueueJoin(Py<Queue>),
+    /// `Timeout.__aenter__`
+    TimeoutEnter(Py<Timeout>),
 }
 
 /// What came of one step.
@@ -73,6 +76,7 @@ impl Body {
             Body::QueuePut(queue, item) => passing::begin_put(queue.bind(py), item.bind(py)),
             Body::QueueGet(queue) => passing::begin_get(queue.bind(py)),
             Body::QueueJoin(queue) => passing::begin_join(queue.bind(py)),
+            Body::TimeoutEnter(timeout) => Timeout::enter(timeout.bind(py)),
         }
     }
 
@@ -104,6 +108,8 @@ impl Body {
                 Err(error) => Err(passing::give_up(queue.bind(py), Side::Getters, future, error)),
             },
             Body::QueueJoin(queue) => passing::end_join(queue.bind(py), future, awaited),
+            // It waits for nothing.
+            Body::TimeoutEnter(_) => awaited.map(Step::Return),
         }
     }
 
@@ -119,6 +125,7 @@ impl Body {
             Body::QueuePut(..) => "Queue.put",
             Body::QueueGet(_) => "Queue.get",
             Body::QueueJoin(_) => "Queue.join",
+            Body::TimeoutEnter(_) => "Timeout.__aenter__",
         }
     }
 
@@ -134,6 +141,7 @@ impl Body {
                 visit.call(item)
             }
             Body::QueueGet(queue) | Body::QueueJoin(queue) => visit.call(queue),
+            Body::TimeoutEnter(timeout) => visit.call(timeout),
         }
     }
 }
@@ -253,6 +261,10 @@ fn as_iteration(outcome: Outcome<'_>) -> PyResult<Py<PyAny>> {
 #[pymethods]
 impl Coroutine {
     fn __await__(this: Py<Self>) -> Py<Self> {
+        this
+    }
+
+    fn __iter__(this: Py<Self>) -> Py<Self> {
         this
     }
 
@@ -406,6 +418,10 @@ impl Resume for Settled {
 #[pymethods]
 impl Settled {
     fn __await__(this: Py<Self>) -> Py<Self> {
+        this
+    }
+
+    fn __iter__(this: Py<Self>) -> Py<Self> {
         this
     }
 

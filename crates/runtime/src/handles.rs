@@ -20,6 +20,7 @@ use crate::cpython::imports::imports;
 use crate::cpython::{calls, collector, version};
 use crate::errors;
 use crate::event_loop::BaseEventLoop;
+use crate::event_loop::callback::Timer;
 use crate::event_loop::clock::{self, When};
 use crate::event_loop::home::Home;
 use crate::event_loop::schedule;
@@ -431,9 +432,9 @@ impl TimerHandle {
         let handle = Handle::build(py, home, callback, args, context, debug)?;
         let timer = TimerHandle { when, entry: GilCell::new(None) };
         let timer = Py::new(py, PyClassInitializer::from(handle).add_subclass(timer))?;
-        let id = event_loop.get().state.with(py, |state| {
-            state.timers.insert(clock::instant(when.seconds), timer.clone_ref(py))
-        });
+        let entry = Timer::Call(timer.clone_ref(py));
+        let instant = clock::instant(when.seconds);
+        let id = event_loop.get().state.with(py, |state| state.timers.insert(instant, entry));
         timer.get().entry.with(py, |entry| *entry = Some(id));
         Ok(timer)
     }

@@ -34,6 +34,7 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
     cpython::context::examine_layout(py)?;
     cpython::slots::install_finalizer::<futures::Future>(py);
     cpython::slots::install_finalizer::<tasks::Task>(py);
+    cpython::slots::install_finalizer::<tasks::gathering::Gathering>(py);
     cpython::slots::install_finalizer::<coroutines::Coroutine>(py);
     cpython::slots::install_finalizer::<transports::datagram::DatagramTransport>(py);
     cpython::slots::install_finalizer::<transports::stream::StreamTransport>(py);

@@ -107,3 +107,14 @@ pub fn set_attribute(
     }
     Ok(())
 }
+
+/// Whether `method` is a method that the compiled class of `owner` gave it: neither a subclass nor
+/// the instance put a function of its own there.
+#[inline]
+pub fn is_own_method(method: &Bound<'_, PyAny>, owner: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: a type check of a live object, and a look at a field that such objects have.
+    unsafe {
+        ffi::PyCFunction_Check(method.as_ptr()) != 0
+            && ffi::PyCFunction_GetSelf(method.as_ptr()) == owner.as_ptr()
+    }
+}

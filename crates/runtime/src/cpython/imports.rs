@@ -75,6 +75,10 @@ table! {
     deque = "collections"."deque";
     heap_push = "heapq"."heappush";
     heap_pop = "heapq"."heappop";
+    task_group = "asyncio.taskgroups"."TaskGroup";
+    timeout = "asyncio.timeouts"."Timeout";
+    ensure_future = "asyncio.tasks"."ensure_future";
+    future_loop = "asyncio.futures"."_get_loop";
     get_ident = "threading"."get_ident";
     concurrent_future = "concurrent.futures"."Future";
     convert_future_error = "asyncio.futures"."_convert_future_exc";

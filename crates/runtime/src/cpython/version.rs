@@ -55,6 +55,19 @@ pub fn current_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Boun
     }
 }
 
+/// The running loop (`asyncio.get_running_loop`).
+///
+/// # Errors
+/// `RuntimeError` when no loop runs in this thread.
+#[inline]
+pub fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let running = imports(py).get_running_loop.bind(py).call0()?;
+    if running.is_none() {
+        return Err(pyo3::exceptions::PyRuntimeError::new_err("no running event loop"));
+    }
+    Ok(running)
+}
+
 /// Whether a task factory is handed `name`: 3.14 passes it on, earlier Pythons call `set_name`
 /// on what the factory returned, and factories written for them may not know the keyword.
 pub const FACTORY_TAKES_NAME: bool = cfg!(Py_3_14);

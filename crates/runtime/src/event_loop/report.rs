@@ -64,6 +64,21 @@ pub fn step_failed(
     call_exception_handler(event_loop.as_any(), &details)
 }
 
+/// A callback of ours that has no handle went wrong; `about` is what it was told of.
+pub fn callback_failed(
+    event_loop: &Bound<'_, BaseEventLoop>,
+    callback: &'static str,
+    about: (&'static str, &Bound<'_, PyAny>),
+    error: PyErr,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let details = PyDict::new(py);
+    details.set_item("message", format!("Exception in callback {callback}()"))?;
+    details.set_item("exception", error.into_value(py))?;
+    details.set_item(about.0, about.1)?;
+    call_exception_handler(event_loop.as_any(), &details)
+}
+
 /// `Handle._run`, for those who call it themselves.
 pub fn run_handle(handle: &Bound<'_, Handle>) -> PyResult<()> {
     let py = handle.py();
@@ -89,7 +104,7 @@ pub fn timed(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> PyRes
         Callback::Step(task) => Some(task.bind(py).as_any().clone()),
         Callback::Begin(transport) | Callback::End(transport) => Some(transport.object(py).clone()),
         Callback::Ready(readiness) => source::transport(event_loop, readiness.token),
-        Callback::Deliver(_) => None,
+        Callback::Deliver(_) | Callback::Follow(_) | Callback::Expire(_) => None,
     };
     // `Fire` keeps the callback in its handle, so that the warning can still name it.
     let callback = match callback {

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use slab::Slab;
 
-use super::callback::Callback;
+use super::callback::{Callback, Timer};
 use super::mailbox::Posted;
 use super::source::Sources;
 use super::{BaseEventLoop, clock};
@@ -24,7 +24,7 @@ use crate::cpython::collector;
 use crate::cpython::context::Snapshots;
 use crate::cpython::version;
 use crate::errors;
-use crate::handles::{Handle, TimerHandle};
+use crate::handles::Handle;
 use crate::tasks::Task;
 
 /// Turns that run short callbacks only share one exact reading of the clock.
@@ -79,6 +79,12 @@ impl Flags {
         if self.closed || self.foreign { Err(self.refusal()) } else { Ok(()) }
     }
 
+    /// Whether somebody looks at callbacks: debug mode, or a method of his own on the loop.
+    #[inline]
+    pub fn is_watched(self) -> bool {
+        self.debug || self.call_soon_replaced || self.call_at_replaced || self.time_replaced
+    }
+
     #[cold]
     fn refusal(self) -> PyErr {
         if self.closed { errors::closed_loop() } else { errors::parents_loop() }
@@ -103,8 +109,8 @@ pub struct LoopState {
     pub flags: Flags,
     /// What runs next, in order.
     pub ready: VecDeque<Callback>,
-    /// `call_later` and `call_at`.
-    pub timers: Timers<Py<TimerHandle>>,
+    /// `call_later`, `call_at` and timeouts.
+    pub timers: Timers<Timer>,
     /// What the kernel may report.
     pub sources: Sources,
     /// Every task that is not done: the loop owns them.
@@ -188,7 +194,7 @@ impl LoopState {
             return Ok(());
         }
         self.ready.iter().try_for_each(|callback| callback.traverse(visit))?;
-        self.timers.iter().try_for_each(|timer| TimerHandle::traverse_owned(timer, visit))?;
+        self.timers.iter().try_for_each(|timer| timer.traverse(visit))?;
         self.tasks.iter().try_for_each(|(_, task)| visit.call(task))?;
         self.sources.traverse(visit)?;
         self.snapshots.traverse(visit)?;
@@ -197,7 +203,11 @@ impl LoopState {
 
     /// Shows handles that the program keeps to the collector: the loop will not do it any more.
     fn show_kept_handles(&self) {
-        self.timers.iter().for_each(collector::show_if_kept);
+        for timer in self.timers.iter() {
+            if let Timer::Call(handle) = timer {
+                collector::show_if_kept(handle);
+            }
+        }
         for callback in &self.ready {
             if let Callback::Call(handle) = callback {
                 collector::show_if_kept(handle);
@@ -369,9 +379,12 @@ pub fn ready_entries<'py>(
                 Some(handle.clone_ref(py).into_any())
             }
             Callback::Step(task) => Some(task.clone_ref(py).into_any()),
-            Callback::Begin(_) | Callback::End(_) | Callback::Deliver(_) | Callback::Ready(_) => {
-                None
-            }
+            Callback::Begin(_)
+            | Callback::End(_)
+            | Callback::Deliver(_)
+            | Callback::Follow(_)
+            | Callback::Expire(_)
+            | Callback::Ready(_) => None,
         };
         state.ready.iter().filter_map(shown).collect()
     });
@@ -383,10 +396,11 @@ pub fn timer_entries<'py>(
     event_loop: &BaseEventLoop,
     py: Python<'py>,
 ) -> PyResult<Bound<'py, PyList>> {
-    let timers: Vec<Py<TimerHandle>> = event_loop
+    let timers: Vec<Timer> = event_loop
         .state
         .with(py, |state| state.timers.iter().map(|timer| timer.clone_ref(py)).collect());
-    let list = PyList::new(py, timers)?;
+    let handles = timers.iter().map(|timer| timer.shown(py)).collect::<PyResult<Vec<_>>>()?;
+    let list = PyList::new(py, handles)?;
     list.sort()?;
     Ok(list)
 }

@@ -26,6 +26,7 @@ use crate::cpython::imports::imports;
 use crate::errors;
 use crate::handles::Handle;
 use crate::tasks::step;
+use crate::tasks::timeouts::Timeout;
 use crate::transports::Transport;
 use crate::transports::listener::Listener;
 
@@ -226,9 +227,7 @@ fn collect(
         return Ok(());
     }
     while let Some(timer) = event_loop.get().state.with(py, |state| state.timers.pop_due(now)) {
-        timer.get().mark_due(py);
-        let handle = timer.into_bound(py).into_super().unbind();
-        event_loop.get().push(py, Callback::Call(handle));
+        event_loop.get().push(py, timer.become_due(py));
     }
     Ok(())
 }
@@ -301,6 +300,8 @@ pub fn run_call(event_loop: &Bound<'_, BaseEventLoop>, callback: Callback) -> Py
         Callback::Begin(transport) => transport.begin(py),
         Callback::End(transport) => transport.end(event_loop),
         Callback::Deliver(delivery) => delivery.deliver(py),
+        Callback::Follow(ended) => ended.tell(event_loop),
+        Callback::Expire(timeout) => Timeout::run_due(timeout.bind(py), event_loop),
         Callback::Ready(readiness) => ready(event_loop, readiness),
     }
 }

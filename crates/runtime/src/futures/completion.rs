@@ -13,6 +13,7 @@ use crate::cpython::context;
 use crate::errors;
 use crate::event_loop::home::Home;
 use crate::event_loop::schedule;
+use crate::tasks::followers::ChildDone;
 use crate::tasks::step::TaskWakeup;
 
 /// `Future.__init__`: binds the future to a loop.
@@ -213,6 +214,7 @@ fn schedule_one(this: &Bound<'_, Future>, callback: DoneCallback) -> PyResult<()
             schedule::call_without(py, &home, &cancel)
         }
         DoneCallback::Back(_) => Ok(()),
+        DoneCallback::Follow(follower) => follower.queue(this),
     }
 }
 
@@ -278,6 +280,10 @@ pub fn callbacks<'py>(this: &Bound<'py, Future>) -> PyResult<Option<Bound<'py, P
             DoneCallback::Back(source) => {
                 let cancel = source.bind(py).getattr(intern!(py, "cancel"))?;
                 list.append((cancel, context::copy_current(py)?))?;
+            }
+            DoneCallback::Follow(follower) => {
+                let callable = ChildDone::callable(py, follower)?;
+                list.append((callable, context::copy_current(py)?))?;
             }
         }
     }

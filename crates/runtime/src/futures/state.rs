@@ -7,6 +7,7 @@ use pyo3::types::PyContext;
 
 use crate::event_loop::home::Home;
 use crate::tasks::Task;
+use crate::tasks::followers::Follower;
 
 /// Where a future is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,6 +34,8 @@ pub enum DoneCallback {
     },
     /// The concurrent future whose outcome this one waits for: cancelled when this one is.
     Back(Py<PyAny>),
+    /// Somebody counts the ends of several futures, this one among them.
+    Follow(Follower),
 }
 
 impl DoneCallback {
@@ -44,6 +47,7 @@ impl DoneCallback {
                 visit.call(context)
             }
             DoneCallback::Back(source) => visit.call(source),
+            DoneCallback::Follow(follower) => follower.traverse(visit),
         }
     }
 
@@ -56,6 +60,7 @@ impl DoneCallback {
                 context: context.clone_ref(py),
             },
             DoneCallback::Back(source) => DoneCallback::Back(source.clone_ref(py)),
+            DoneCallback::Follow(follower) => DoneCallback::Follow(follower.clone_ref(py)),
         }
     }
 
@@ -67,6 +72,7 @@ impl DoneCallback {
                 DoneCallback::Call { callback: one, .. },
                 DoneCallback::Call { callback: two, .. },
             ) => one.is(two),
+            (DoneCallback::Follow(one), DoneCallback::Follow(two)) => one.is_same(two),
             _ => false,
         }
     }

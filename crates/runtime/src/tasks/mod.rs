@@ -1,10 +1,14 @@
 //! `Task`: a coroutine driven by the loop, with the semantics of `_asyncio.Task` on every Python.
 //!
 //! This file is the class as Python sees it; one step is in [`step`], who is running and who is
-//! alive in [`registry`].
+//! alive in [`registry`]. What is done with tasks: [`gathering`], [`groups`], [`timeouts`].
 
+pub mod followers;
+pub mod gathering;
+pub mod groups;
 pub mod registry;
 pub mod step;
+pub mod timeouts;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -170,6 +174,12 @@ impl Task {
         self.state.with(py, |state| state.waiter.as_ref().map(|it| it.clone_ref(py)))
     }
 
+    /// How many cancellations are requested of it.
+    #[inline]
+    pub fn requests(&self, py: Python<'_>) -> u32 {
+        self.state.with(py, |state| state.cancel_requests)
+    }
+
     /// It became ready at `now` nanoseconds.
     #[inline]
     pub fn mark_ready(&self, py: Python<'_>, now: u64) {
@@ -225,7 +235,7 @@ impl Task {
 
     /// How many cancellations are requested and not taken back by `uncancel()`.
     fn cancelling(&self, py: Python<'_>) -> u32 {
-        self.state.with(py, |state| state.cancel_requests)
+        self.requests(py)
     }
 
     /// Takes one cancellation request back; returns how many remain.
@@ -371,7 +381,7 @@ impl Task {
 
     #[getter]
     fn _num_cancels_requested(&self, py: Python<'_>) -> u32 {
-        self.cancelling(py)
+        self.requests(py)
     }
 
     #[getter]

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, intern};
 
+use super::gathering::Gathering;
 use super::{Task, cancel_awaited, registry};
 use crate::cpython::coroutine::{self, Outcome};
 use crate::cpython::{context, version};
@@ -251,6 +252,9 @@ fn suspend(task: &Bound<'_, Task>, awaited: &Bound<'_, PyAny>) -> PyResult<()> {
         if other.is(task) {
             return refuse(task, format!("Task cannot await on itself: {}", shown(task)));
         }
+        return wait_for_native(task, other.as_super());
+    }
+    if let Ok(other) = awaited.cast_exact::<Gathering>() {
         return wait_for_native(task, other.as_super());
     }
     wait_for_foreign(task, awaited)
