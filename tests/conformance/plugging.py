@@ -83,12 +83,33 @@ def _overlaid(module, **replaced):
 
     class Overlaid:
         def setUp(self):
-            patch = mock.patch.object(module, "asyncio", Overlay(asyncio, **replaced))
-            patch.start()
-            self.addCleanup(patch.stop)
+            for name, value in list(vars(module).items()):
+                if value is asyncio or getattr(value, "__name__", "").startswith("asyncio."):
+                    known = {key: own for key, own in replaced.items() if hasattr(value, key)}
+                    patch = mock.patch.object(module, name, Overlay(value, **known))
+                    patch.start()
+                    self.addCleanup(patch.stop)
             super().setUp()
 
     return Overlaid
+
+
+def _every_class(*names):
+    """Adapts a file: each of its test classes runs once more with the subject's own `names`."""
+
+    def adapt_file(module, subject, add):
+        ours = subject.own(*names)
+        classes = [
+            value
+            for value in list(vars(module).values())
+            if isinstance(value, type)
+            and issubclass(value, unittest.TestCase)
+            and value.__module__ == module.__name__
+        ]
+        for cls in classes if ours else []:
+            add(f"Our{cls.__name__}", _overlaid(module, **ours), cls)
+
+    return adapt_file
 
 
 def _base_events(module, subject, add):
@@ -121,6 +142,7 @@ def _runners(module, subject, add):
 
 
 def _tasks(module, subject, add):
+    _tasks_functions(module, subject, add)
     test_case = module.test_utils.TestCase
     own_loop = _own_loop(subject)
     add("CTask_CFuture_OwnLoop_Tests", own_loop, module.CTask_CFuture_Tests)
@@ -160,6 +182,25 @@ def _tasks(module, subject, add):
         current_task=staticmethod(asyncio.current_task),
         new_task=lambda self, coro: subject.task(coro, loop=self.loop),
     )
+
+
+def _tasks_functions(module, subject, add):
+    """The functions that wait for tasks, in the tests of those functions."""
+    ours = subject.own("gather", "wait", "wait_for", "as_completed", "shield", "sleep")
+    ours |= subject.own("run_coroutine_threadsafe")
+    if not ours:
+        return
+    own_loop, overlaid = _own_loop(subject), _overlaid(module, **ours)
+    for name in ("FutureGatherTests", "CoroutineGatherTests"):
+        add(f"Our_{name}", overlaid, getattr(module, name))
+        add(
+            f"Our_OwnLoop_{name}", overlaid, own_loop, getattr(module, name), _run_loop=_run_shortly
+        )
+    for name in ("RunCoroutineThreadsafeTests", "SleepTests"):
+        add(f"Our_{name}", overlaid, getattr(module, name))
+    classes = {"Task": subject.task, "Future": subject.future}
+    add("OurFunctions_Tests", overlaid, module.CTask_CFuture_Tests, **classes)
+    add("OurFunctions_OwnLoop_Tests", overlaid, own_loop, module.CTask_CFuture_Tests, **classes)
 
 
 def _run_shortly(self, loop):
@@ -256,5 +297,8 @@ FILES = {
     "test_queues": _queues,
     "test_runners": _runners,
     "test_streams": _streams,
+    "test_taskgroups": _every_class("TaskGroup", "sleep", "gather", "timeout"),
     "test_tasks": _tasks,
+    "test_timeouts": _every_class("Timeout", "timeout", "timeout_at", "sleep", "TaskGroup"),
+    "test_waitfor": _every_class("wait_for", "timeout", "sleep", "shield"),
 }

@@ -30,6 +30,7 @@ class Subject:
         self._make_loop = make_loop
         self._make_base_loop = make_base_loop or make_loop
         self.policy = self._counting_policy(policy)
+        self._module = module
         # Each is None where the subject has nothing of its own and asyncio's is tested anyway.
         self.task = self._own(module, "Task")
         self.future = self._own(module, "Future")
@@ -65,6 +66,11 @@ class Subject:
         loop = make()
         loop.close()
         return type(loop)
+
+    def own(self, *names):
+        """Those of asyncio's names for which the subject has something of its own."""
+        found = {name: self._own(self._module, name) for name in names}
+        return {name: own for name, own in found.items() if own is not None}
 
     def _own(self, module, name):
         found = getattr(module, name, None)
