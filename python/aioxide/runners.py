@@ -1,6 +1,7 @@
 """`run`, `Runner`, and the ways to make aioxide's loop the default one.
 
 `run` and `Runner` are asyncio's own, with our loop; nothing is patched before `install()`.
+What `install()` replaces beside the loop is listed in replacing.py.
 """
 
 import asyncio
@@ -72,16 +73,24 @@ _installing = threading.Lock()
 def install() -> None:
     """Make aioxide's loop the one that `asyncio.run` and `asyncio.new_event_loop` make.
 
-    For the whole process, until `uninstall()`. Calling it twice changes nothing.
+    Its functions and classes take the place of asyncio's too (`asyncio.gather`, `asyncio.Lock`),
+    but for those that somebody has wrapped. For the whole process, until `uninstall()`. Calling it
+    twice changes nothing.
     """
+    from . import replacing  # Names of the package, which is not complete while it imports us.
+
     with _installing:
         _compat.replace_default_loop(new_event_loop)
+        replacing.replace_names()
 
 
 def uninstall() -> None:
     """Undo `install()`."""
+    from . import replacing
+
     with _installing:
         _compat.restore_default_loop()
+        replacing.restore_names()
 
 
 def __getattr__(name: str) -> Any:
