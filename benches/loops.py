@@ -24,10 +24,17 @@ BARE = "bare C"
 
 
 def factory(name: str) -> Callable[[], AbstractEventLoop]:
-    """Import the loop called `name` into this process and return what makes one."""
+    """Import the loop called `name` into this process and return what makes one.
+
+    Ours takes the place of asyncio's names too, so that `asyncio.gather` means the same in every
+    bench and is what a program on that loop gets.
+    """
     if name not in NAMES:
         raise ValueError(f"no event loop is called {name!r}; there are {', '.join(NAMES)}")
-    make: Callable[[], AbstractEventLoop] = importlib.import_module(name).new_event_loop
+    module = importlib.import_module(name)
+    if name == OURS:
+        module.install()
+    make: Callable[[], AbstractEventLoop] = module.new_event_loop
     return make
 
 

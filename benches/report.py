@@ -17,6 +17,7 @@ GROUPS = {
     "Tasks and futures": ("task_steps", "task_create", "futures"),
     "Locks and queues, each loop with its own where it has them": ("locks", "queues"),
     "The default executor": ("executor",),
+    "Waiting for many, and not for ever": ("gather", "timeouts"),
     "The life of a loop": ("lifecycle",),
     "A short sleep": ("short_sleep",),
     "TCP echo: the server's processor time for one message": ("echo_protocol", "echo_sock"),

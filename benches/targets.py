@@ -58,6 +58,10 @@ TARGETS: dict[tuple[str, str], tuple[Target, ...]] = {
     ("locks", "woken"): (faster(2, BEST),),
     ("queues", "free"): (faster(2.5, BEST),),
     ("queues", "waiting"): (faster(2, BEST),),
+    ("gather", "gather"): (faster(3, BEST),),
+    ("gather", "task_group"): (faster(3, BEST),),
+    ("timeouts", "nested"): (faster(2.5, BEST),),
+    ("timeouts", "wait_for"): (faster(2, BEST),),
     ("lifecycle", "lifecycle"): (at_most(1, "asyncio"),),
     ("short_sleep", "short_sleep"): (
         Target("never early", 0, entry="early", in_every_round=True),
