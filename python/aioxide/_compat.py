@@ -22,6 +22,7 @@ __all__ = (
     "JOIN_TIMEOUT",
     "QueueShutDown",
     "debug_by_default",
+    "iscoroutine",
     "iscoroutinefunction",
     "names_of_asyncio",
     "policy_class",
@@ -112,6 +113,11 @@ if sys.version_info >= (3, 14):
     iscoroutinefunction = inspect.iscoroutinefunction
 else:
     iscoroutinefunction = asyncio.iscoroutinefunction
+
+
+def iscoroutine(thing: Any) -> bool:
+    """Whether this is a coroutine. A generator is none, as from 3.12 on."""
+    return asyncio.iscoroutine(thing) and not isinstance(thing, types.GeneratorType)
 
 
 def names_of_asyncio() -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from ._aioxide import Task, gather
 from ._aioxide import timeout as _timeout
+from ._compat import iscoroutine
 from .crossing import copy_to_concurrent
 
 __all__ = (
@@ -119,7 +120,7 @@ async def wait(
     or `timeout` seconds are over, which is no error. Raises TypeError for coroutines and ValueError
     for nothing at all.
     """
-    if asyncio.isfuture(fs) or asyncio.iscoroutine(fs):
+    if asyncio.isfuture(fs) or iscoroutine(fs):
         raise TypeError(f"expect a list of futures, not {type(fs).__name__}")
     if not fs:
         raise ValueError("Set of Tasks/Futures is empty.")
@@ -130,7 +131,7 @@ async def wait(
     ):
         raise ValueError(f"Invalid return_when value: {return_when}")
     waited = set(fs)
-    if any(asyncio.iscoroutine(fut) for fut in waited):
+    if any(iscoroutine(fut) for fut in waited):
         raise TypeError("Passing coroutines is forbidden, use tasks explicitly.")
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()
@@ -269,7 +270,7 @@ def run_coroutine_threadsafe(coro: Any, loop: Any) -> concurrent.futures.Future[
 
     Cancelling that future cancels the task. Raises TypeError for what is no coroutine.
     """
-    if not asyncio.iscoroutine(coro):
+    if not iscoroutine(coro):
         raise TypeError("A coroutine object is required")
     future: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
