@@ -19,8 +19,8 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "BaseEventLoop",
-    "BoundedSemaphore",
     "BaseTaskGroup",
+    "BoundedSemaphore",
     "Child",
     "ChildPipe",
     "DatagramTransport",

@@ -17,7 +17,17 @@ __all__ = ("NAMES", "replace_names", "restore_names")
 # Each of these is replaced in the module that asyncio keeps it in and in `asyncio` itself.
 NAMES: dict[str, tuple[str, ...]] = {
     "asyncio.futures": ("wrap_future",),
-    "asyncio.locks": ("Lock",),
+    "asyncio.locks": ("Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore"),
+    "asyncio.queues": ("LifoQueue", "PriorityQueue", "Queue"),
+    "asyncio.streams": (
+        "StreamReader",
+        "StreamReaderProtocol",
+        "StreamWriter",
+        "open_connection",
+        "open_unix_connection",
+        "start_server",
+        "start_unix_server",
+    ),
     "asyncio.taskgroups": ("TaskGroup",),
     "asyncio.tasks": (
         "as_completed",
