@@ -96,13 +96,16 @@ def new_loop(namespace):
 
 
 def open_descriptors():
-    """Every open descriptor of this process and what it refers to."""
+    """Every open descriptor of this process and what it refers to; the watchdog's is left out,
+    which the first loop opens and the process keeps."""
     descriptors = {}
     for name in os.listdir("/proc/self/fd"):
         try:
-            descriptors[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+            target = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:  # The descriptor that read the directory itself.
             continue
+        if "aioxide-stacks" not in target:
+            descriptors[int(name)] = target
     return descriptors
 
 

@@ -22,7 +22,7 @@ DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc", "core", "base
 
 DEPENDENCIES = {
     ("engine", "dependencies"): {"memchr", "nix", "rustix", "slab"},
-    ("runtime", "dependencies"): {"engine", "pyo3", "rustix", "slab"},
+    ("runtime", "dependencies"): {"engine", "libc", "pyo3", "rustix", "slab"},
     ("runtime", "build-dependencies"): {"pyo3-build-config"},
     ("extension", "dependencies"): {"pyo3", "runtime"},
 }

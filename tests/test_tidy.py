@@ -48,8 +48,8 @@ BAD = [
     ("dependencies_point_down", {"crates/engine/Cargo.toml": '[dependencies]\npyo3 = "1"'}, "pyo3"),
     (
         "dependencies_point_down",
-        {"crates/runtime/Cargo.toml": '[target."cfg(unix)".dependencies]\nlibc = "1"'},
-        "libc is not among the dependencies of runtime",
+        {"crates/runtime/Cargo.toml": '[target."cfg(unix)".dependencies]\nmio = "1"'},
+        "mio is not among the dependencies of runtime",
     ),
     (
         "dependencies_point_down",

@@ -21,6 +21,14 @@ from ._aioxide import Queue as Queue
 from ._aioxide import __version__ as __version__
 from ._compat import QueueShutDown as QueueShutDown
 from .event_loop import EventLoop as EventLoop
+from .reports import BlockedLoopWarning as BlockedLoopWarning
+from .reports import CancelRequest as CancelRequest
+from .reports import LoopWarning as LoopWarning
+from .reports import Site as Site
+from .reports import SwallowedCancellationWarning as SwallowedCancellationWarning
+from .reports import UnclosedTransportWarning as UnclosedTransportWarning
+from .reports import UnfinishedTaskWarning as UnfinishedTaskWarning
+from .reports import UnretrievedExceptionWarning as UnretrievedExceptionWarning
 from .runners import Runner as Runner
 from .runners import install as install
 from .runners import new_event_loop as new_event_loop
@@ -76,9 +84,17 @@ else:
     __all__ = list(
         dict.fromkeys(
             [
+                "BlockedLoopWarning",
+                "CancelRequest",
                 "EventLoop",
                 "EventLoopPolicy",
                 "QueueShutDown",
+                "LoopWarning",
+                "Site",
+                "SwallowedCancellationWarning",
+                "UnclosedTransportWarning",
+                "UnfinishedTaskWarning",
+                "UnretrievedExceptionWarning",
                 "__version__",
                 "create_eager_task_factory",
                 "eager_task_factory",

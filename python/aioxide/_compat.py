@@ -80,10 +80,20 @@ _show_tasks_to_asyncio()
 @atexit.register
 def _release_threads() -> None:
     """A loop that was never closed must not be interrupted in the middle of a look-up."""
+    _aioxide._stop_watchdog()
     for loop in list(_loops):
         if not loop.is_closed() and not loop.is_running():
             loop._join_workers()
     _aioxide._join_look_ups()
+
+
+@atexit.register
+def _tell_of_unfinished_tasks() -> None:
+    """A loop that was never closed tells of its tasks when the interpreter exits."""
+    for loop in list(_loops):
+        if not (loop.is_closed() or loop.is_running() or loop._is_parents()):
+            loop._look_at_failures()
+            loop._report_survivors(loop._tasks())
 
 
 # Seconds that a loop waits for its executor's threads unless told otherwise. Python 3.11's Runner

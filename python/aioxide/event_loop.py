@@ -22,6 +22,7 @@ from .executors import ExecutorMixin
 from .generators import Finalizer, GeneratorMixin
 from .pipes import PipeMixin
 from .processes import ProcessMixin
+from .reports import ReportMixin
 from .resolving import ResolvingMixin
 from .sendfile import SendfileMixin
 from .serving import ServingMixin
@@ -49,6 +50,7 @@ class EventLoop(
     UnixMixin,
     PipeMixin,
     ProcessMixin,
+    ReportMixin,
     TlsMixin,
     SignalMixin,
     asyncio.AbstractEventLoop,
@@ -66,8 +68,12 @@ class EventLoop(
         "_default_executor",
         "_exception_handler",
         "_executor_shutdown_called",
+        "_failures",
         "_look_ups",
         "_origin_tracking_saved",
+        "_raised_report",
+        "_refusals",
+        "_reports_are_warnings",
         "_signal_handlers",
         "_signal_pipe",
         "_wakeup_before",
@@ -85,6 +91,7 @@ class EventLoop(
         self._asyncgens_shutdown_called = False
         self._origin_tracking_saved: int | None = None
         self._init_signals()
+        self._init_reports()
         _compat.register_loop(self)
         if _compat.debug_by_default():
             self._set_debug_flag(True)
@@ -121,6 +128,7 @@ class EventLoop(
             )
             events._set_running_loop(self)
             self._turn_until_stopped()
+            self._raise_report()
         finally:
             events._set_running_loop(None)
             self._end_signals()
@@ -175,23 +183,16 @@ class EventLoop(
             return
         if self.get_debug():
             base_events.logger.debug("Close %r", self)  # type: ignore[attr-defined]
+        self._look_at_failures()
         self._close_signals()
         self._executor_shutdown_called = True
         executor, self._default_executor = self._default_executor, None
         if executor is not None and not self._is_parents():
             executor.shutdown(wait=False)
+        open_transports = self._open_transports()
         self._report_survivors(self._shut())
-
-    def _report_survivors(self, tasks: list[Any]) -> None:
-        """Tell of tasks that were pending when the loop closed, with where they were made."""
-        for task in tasks:
-            if task.done() or not task._log_destroy_pending:
-                continue
-            task._log_destroy_pending = False
-            context = {"message": "Task was destroyed but it is pending!", "task": task}
-            if task._source_traceback:
-                context["source_traceback"] = task._source_traceback
-            self.call_exception_handler(context)
+        self._report_open_transports(open_transports)
+        self._raise_report()
 
     def _check_callback(self, callback: Any, method: str) -> None:
         if asyncio.iscoroutine(callback) or _compat.iscoroutinefunction(callback):
@@ -321,4 +322,8 @@ class EventLoop(
             self._origin_tracking_saved = None
 
 
-os.register_at_fork(after_in_child=_aioxide._note_fork)
+os.register_at_fork(
+    before=_aioxide._stop_watchdog,
+    after_in_parent=_aioxide._resume_watchdog,
+    after_in_child=_aioxide._note_fork,
+)

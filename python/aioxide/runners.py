@@ -7,7 +7,7 @@ What `install()` replaces beside the loop is listed in replacing.py.
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from . import _compat
 from .event_loop import EventLoop
@@ -25,8 +25,10 @@ def new_event_loop() -> EventLoop:
 class Runner(asyncio.Runner):  # type: ignore[misc]  # final only for type checkers
     """`asyncio.Runner` on an aioxide loop.
 
-    Runner(*, debug=None, loop_factory=None, task_factory=None): `task_factory` is given to the
-    loop's `set_task_factory` before anything runs.
+    Runner(*, debug=None, loop_factory=None, task_factory=None, unretrieved=None): `task_factory`
+    is given to the loop's `set_task_factory`, and `unretrieved` to its `set_unretrieved`, before
+    anything runs. With debug=True the loop's reports are warnings, subclasses of `LoopWarning`;
+    one that the filters make an error is raised by `run()`.
     """
 
     def __init__(
@@ -35,15 +37,23 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # final only for type check
         debug: bool | None = None,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
         task_factory: Callable[..., Any] | None = None,
+        unretrieved: Literal["collected", "soon"] | None = None,
     ) -> None:
         if task_factory is not None and not callable(task_factory):
             raise TypeError(f"task_factory must be a callable or None, got {task_factory!r}")
+        if unretrieved not in {None, "collected", "soon"}:
+            raise ValueError(f"'collected' or 'soon' is expected, got {unretrieved!r}")
         make_loop = new_event_loop if loop_factory is None else loop_factory
 
         def configured_loop() -> asyncio.AbstractEventLoop:
             loop = make_loop()
             if task_factory is not None:
                 loop.set_task_factory(task_factory)
+            if isinstance(loop, EventLoop):
+                if debug:
+                    loop._warn_of_reports()
+                if unretrieved is not None:
+                    loop.set_unretrieved(unretrieved)
             return loop
 
         super().__init__(debug=debug, loop_factory=configured_loop)
@@ -55,6 +65,7 @@ def run(
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     task_factory: Callable[..., Any] | None = None,
+    unretrieved: Literal["collected", "soon"] | None = None,
 ) -> T:
     """Run the coroutine `main` on a new aioxide loop and return its result (`asyncio.run`).
 
@@ -63,7 +74,12 @@ def run(
     """
     if asyncio.events._get_running_loop() is not None:
         raise RuntimeError("aioxide.run() cannot be called from a running event loop")
-    with Runner(debug=debug, loop_factory=loop_factory, task_factory=task_factory) as runner:
+    with Runner(
+        debug=debug,
+        loop_factory=loop_factory,
+        task_factory=task_factory,
+        unretrieved=unretrieved,
+    ) as runner:
         return runner.run(main)
 
 

@@ -140,3 +140,8 @@ def _complete_stream_writer() -> None:
 
 
 _complete_stream_writer()
+
+
+def __getattr__(name: str) -> Any:
+    """Under `import aioxide as asyncio` this module stands where `asyncio.streams` did."""
+    return getattr(asyncio.streams, name)

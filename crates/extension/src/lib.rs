@@ -64,6 +64,18 @@ mod _aioxide {
         runtime::blocking::join_all(py)
     }
 
+    /// Called before every fork, and when the interpreter exits: ends the watchdog's thread.
+    #[pyfunction]
+    fn _stop_watchdog(py: Python<'_>) {
+        runtime::watchdog::stop(py);
+    }
+
+    /// Called in the parent after every fork: what `_stop_watchdog` ended may start again.
+    #[pyfunction]
+    fn _resume_watchdog() {
+        runtime::watchdog::resume();
+    }
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;

@@ -22,6 +22,7 @@ pub mod transports;
 pub mod blocking;
 pub mod errors;
 pub mod executors;
+pub mod watchdog;
 
 #[allow(unsafe_code)]
 pub mod cpython;

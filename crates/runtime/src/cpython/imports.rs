@@ -97,6 +97,20 @@ table! {
     native = "_ssl"."_SSLSocket";
 }
 
+table! {
+    /// The classes of aioxide's reports, which the package defines after it has loaded this module.
+    ReportImports:
+    cancel_request = "aioxide.reports"."CancelRequest";
+    site = "aioxide.reports"."Site";
+}
+
+static REPORT_IMPORTS: PyOnceLock<ReportImports> = PyOnceLock::new();
+
+/// The table of reports, loaded when it is asked for first.
+pub fn report_imports(py: Python<'_>) -> PyResult<&'static ReportImports> {
+    REPORT_IMPORTS.get_or_try_init(py, || ReportImports::load(py))
+}
+
 static TLS_IMPORTS: PyOnceLock<TlsImports> = PyOnceLock::new();
 
 /// The table of TLS, loaded when it is asked for first.

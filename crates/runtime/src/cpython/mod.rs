@@ -14,6 +14,8 @@
 //! | [`descriptor`] | descriptors that Python hands over or lends |
 //! | [`detached`] | wait in the kernel without the interpreter |
 //! | [`openssl`] | drive `ssl.MemoryBIO` and `ssl.SSLObject` with memory of ours |
+//! | [`frames`] | lines of Python code: who calls, where an exception was caught |
+//! | [`stacks`] | where a thread is, asked without the interpreter |
 //! | [`imports`] | every Python object we need, imported once |
 //! | [`instances`] | what an instance carries, and which line of Python made it |
 //! | [`version`] | every `cfg(Py_3_xx)`: same signature on every Python |
@@ -26,8 +28,10 @@ pub mod context;
 pub mod coroutine;
 pub mod descriptor;
 pub mod detached;
+pub mod frames;
 pub mod imports;
 pub mod instances;
 pub mod openssl;
 pub mod slots;
+pub mod stacks;
 pub mod version;

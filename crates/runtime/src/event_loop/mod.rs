@@ -7,6 +7,7 @@ pub mod callback;
 pub mod clock;
 pub mod home;
 pub mod mailbox;
+pub mod metrics;
 pub mod report;
 pub mod schedule;
 pub mod sockets;
@@ -234,6 +235,59 @@ impl BaseEventLoop {
     /// Turns the counters of tasks off or on; only to measure what they cost.
     fn _set_counting(&self, py: Python<'_>, enabled: bool) {
         self.state.with(py, |state| state.flags.uncounted = !enabled);
+    }
+
+    /// Whether the loop measures how long the steps of tasks take; it does unless told otherwise.
+    fn get_busy_time(&self, py: Python<'_>) -> bool {
+        !self.flags(py).untimed
+    }
+
+    /// Turns that measuring on or off: off, a step costs a reading of the clock less, and
+    /// `metrics()["busy_seconds"]` stands still.
+    #[pyo3(signature = (enabled))]
+    fn set_busy_time(&self, py: Python<'_>, enabled: bool) {
+        self.state.with(py, |state| state.flags.untimed = !enabled);
+    }
+
+    /// How many seconds a step or callback may take before the watchdog reports it, or None.
+    fn get_stall_threshold(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        let threshold = self.kernel(py)?.pulse.threshold();
+        Ok((!threshold.is_zero()).then_some(threshold.as_secs_f64()))
+    }
+
+    /// Sets how many seconds a step or callback may take before the watchdog reports it; None
+    /// reports nothing. Raises ValueError unless it is a positive, finite number.
+    #[pyo3(signature = (seconds))]
+    fn set_stall_threshold(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<()> {
+        self.kernel(py)?.pulse.set_threshold(crate::watchdog::threshold(seconds)?);
+        Ok(())
+    }
+
+    /// What the loop has counted since it was made, and how much it holds: a dict of numbers.
+    fn metrics<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        metrics::metrics(this)
+    }
+
+    fn _set_reports_soon(&self, py: Python<'_>, enabled: bool) {
+        self.state.with(py, |state| state.flags.reports_soon = enabled);
+    }
+
+    #[getter]
+    fn _reports_soon(&self, py: Python<'_>) -> bool {
+        self.flags(py).reports_soon
+    }
+
+    /// Reports were made; counted in `metrics()`.
+    fn _count_left(&self, py: Python<'_>, tasks: u64, transports: u64) {
+        self.state.with(py, |state| {
+            state.tally.unfinished += tasks;
+            state.tally.unclosed += transports;
+        });
+    }
+
+    /// The transports that nobody closed, each with the line that opened it, or None.
+    fn _open_transports<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
+        metrics::open_transports(this)
     }
 
     fn _check_closed(&self, py: Python<'_>) -> PyResult<()> {

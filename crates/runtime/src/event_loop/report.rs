@@ -1,6 +1,7 @@
 //! What goes wrong in a callback never escapes the turn: it is handed to the loop's exception
 //! handler, with the contexts and messages asyncio uses.
 
+use engine::pulse::Pulse;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -77,6 +78,29 @@ pub fn callback_failed(
     details.set_item("exception", error.into_value(py))?;
     details.set_item(about.0, about.1)?;
     call_exception_handler(event_loop.as_any(), &details)
+}
+
+/// A step or callback held the loop for too long, as the watchdog saw: told once it is over.
+#[cold]
+pub fn stalled(event_loop: &Bound<'_, BaseEventLoop>, pulse: &Pulse) -> PyResult<()> {
+    let py = event_loop.py();
+    let Some(stall) = pulse.take_stall() else { return Ok(()) };
+    event_loop.get().state.with(py, |state| {
+        state.tally.stalls += 1;
+        state.tally.stalled += stall.lasted;
+        state.tally.longest_stall = state.tally.longest_stall.max(stall.lasted);
+    });
+    let samples: Vec<_> = stall
+        .samples
+        .into_iter()
+        .map(|sample| {
+            let places = sample.stack.into_iter().rev();
+            let stack: Vec<_> = places.map(|it| (it.file, it.line, it.function)).collect();
+            (sample.after.as_secs_f64(), stack)
+        })
+        .collect();
+    let name = intern!(py, "_report_stall");
+    event_loop.call_method1(name, (stall.lasted.as_secs_f64(), samples)).map(drop)
 }
 
 /// `Handle._run`, for those who call it themselves.

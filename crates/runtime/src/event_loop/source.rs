@@ -19,6 +19,7 @@ use super::mailbox::Posted;
 use super::watch::Watch;
 use crate::children::Child;
 use crate::cpython::descriptor;
+use crate::cpython::frames::{self, Site};
 use crate::errors;
 use crate::transports::Transport;
 use crate::transports::listener::Listener;
@@ -58,6 +59,8 @@ pub struct Registered {
     pub armed: Interest,
     /// Who is told.
     pub source: Source,
+    /// The line that opened a transport, if its loop wants to know.
+    opened_at: Option<Site>,
 }
 
 /// The table of registered descriptors.
@@ -79,7 +82,8 @@ impl Sources {
     fn insert(&mut self, fd: RawFd, armed: Interest, source: Source) -> Token {
         self.generations = self.generations.wrapping_add(1);
         let generation = self.generations;
-        let index = self.slots.insert(Registered { fd, generation, armed, source });
+        let index =
+            self.slots.insert(Registered { fd, generation, armed, source, opened_at: None });
         self.by_descriptor.insert(fd, index);
         Token { index: index as u32, generation }
     }
@@ -175,7 +179,10 @@ impl Sources {
 
     /// Shows every Python object to the collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.slots.iter().try_for_each(|(_, entry)| entry.source.traverse(visit))
+        self.slots.iter().try_for_each(|(_, entry)| {
+            entry.opened_at.iter().try_for_each(|site| site.traverse(visit))?;
+            entry.source.traverse(visit)
+        })
     }
 }
 
@@ -195,7 +202,46 @@ pub fn register(
         .with(py, |state| state.sources.register(&kernel.poller, fd, interest, source));
     let (token, stale) = registered.map_err(|(error, _source)| errors::from_io(&error))?;
     abandon(py, stale)?;
+    note_opening(event_loop, token);
     Ok(token)
+}
+
+/// Where a transport is opened, if its loop reports soon what goes wrong. Connections that a
+/// server accepts are opened by no line of the program.
+fn note_opening(event_loop: &Bound<'_, BaseEventLoop>, token: Token) {
+    let py = event_loop.py();
+    let is_wanted = event_loop.get().flags(py).reports_soon;
+    if !is_wanted || event_loop.get().stepping(event_loop).is_none() {
+        return;
+    }
+    let site = frames::caller(py);
+    event_loop.get().state.with(py, |state| {
+        if let Some(entry) = state.sources.get(token) {
+            entry.opened_at = site;
+        }
+    });
+}
+
+/// The transports that are open, and where each was opened as far as that is known.
+pub fn open_transports<'py>(
+    event_loop: &Bound<'py, BaseEventLoop>,
+) -> Vec<(Bound<'py, PyAny>, Option<Site>)> {
+    let py = event_loop.py();
+    let entries: Vec<_> = event_loop.get().state.with(py, |state| {
+        let entries = state.sources.slots.iter().map(|(_, entry)| entry);
+        entries
+            .filter_map(|entry| match &entry.source {
+                Source::Transport(transport) => {
+                    let site = entry.opened_at.as_ref().map(|site| site.clone_ref(py));
+                    Some((transport.clone_ref(py), site))
+                }
+                _ => None,
+            })
+            .collect()
+    });
+    let is_open = |(transport, _): &(Transport, _)| !transport.is_closing(py);
+    let shown = |(transport, site): (Transport, _)| (transport.object(py).clone(), site);
+    entries.into_iter().filter(is_open).map(shown).collect()
 }
 
 /// The transport behind a token, as the program sees it.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use engine::mailbox::Mailbox;
 use engine::poller::Poller;
+use engine::pulse::Pulse;
 use engine::timers::Timers;
 use engine::workers::Workers;
 use pyo3::PyTraverseError;
@@ -17,6 +18,7 @@ use slab::Slab;
 
 use super::callback::{Callback, Timer};
 use super::mailbox::Posted;
+use super::metrics::Tally;
 use super::source::Sources;
 use super::{BaseEventLoop, clock};
 use crate::blocking;
@@ -26,6 +28,7 @@ use crate::cpython::version;
 use crate::errors;
 use crate::handles::Handle;
 use crate::tasks::Task;
+use crate::watchdog;
 
 /// Turns that run short callbacks only share one exact reading of the clock.
 const TURNS_BETWEEN_CLOCKS: u32 = 8;
@@ -41,6 +44,7 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 pub fn note_fork() {
     FORKS.fetch_add(1, Ordering::Relaxed);
     blocking::forget_all();
+    watchdog::note_fork();
 }
 
 /// The loop's own descriptors, shared with other threads through `Arc`.
@@ -49,6 +53,8 @@ pub struct Kernel {
     pub poller: Poller,
     /// What other threads post.
     pub mailbox: Mailbox<Posted>,
+    /// How the watchdog sees that the loop comes on.
+    pub pulse: Arc<Pulse>,
 }
 
 /// The questions that are asked on every call, in one small copy.
@@ -70,6 +76,10 @@ pub struct Flags {
     pub foreign: bool,
     /// Steps are not counted: only to measure what counting costs (`benches/counting.py`).
     pub uncounted: bool,
+    /// The time that steps take is not measured.
+    pub untimed: bool,
+    /// An exception that nobody retrieves is to be reported soon.
+    pub reports_soon: bool,
 }
 
 impl Flags {
@@ -142,6 +152,8 @@ pub struct LoopState {
     pub scratch: Vec<u8>,
     /// Threads for calls that block, started on first use.
     pub workers: Option<Arc<Workers>>,
+    /// What the loop counts of itself.
+    pub tally: Tally,
     /// How often the process had been forked when the loop was made.
     born: u32,
 }
@@ -151,7 +163,9 @@ impl LoopState {
     pub fn open() -> PyResult<Self> {
         let kernel = (|| {
             let (poller, mailbox) = (Poller::new()?, Mailbox::new()?);
-            Ok(Kernel { poller, mailbox })
+            let pulse = Arc::new(Pulse::default());
+            pulse.set_threshold(watchdog::THRESHOLD);
+            Ok(Kernel { poller, mailbox, pulse })
         })()
         .map_err(|error: std::io::Error| errors::from_io(&error))?;
         let mut sources = Sources::default();
@@ -178,6 +192,7 @@ impl LoopState {
             snapshots: Snapshots::default(),
             scratch: Vec::new(),
             workers: None,
+            tally: Tally::default(),
             born: FORKS.load(Ordering::Relaxed),
         })
     }
@@ -288,6 +303,18 @@ impl BaseEventLoop {
         now
     }
 
+    /// Reads the clock when a step is over that began at `began`; returns how long it took.
+    #[inline]
+    pub fn tick_after_step(&self, py: Python<'_>, began: u64) -> u64 {
+        let now = clock::nanoseconds();
+        let busy = now.saturating_sub(began);
+        self.state.with(py, |state| {
+            state.now = now;
+            state.tally.busy += busy;
+        });
+        busy
+    }
+
     /// The descriptors of a loop that is open. A forked child gets none: it shares them with its
     /// parent, whose registrations it would change.
     pub fn kernel(&self, py: Python<'_>) -> PyResult<Arc<Kernel>> {
@@ -319,7 +346,10 @@ impl BaseEventLoop {
         task: &Bound<'_, Task>,
     ) -> PyResult<()> {
         let stepping = Current::Stepping(task.as_ptr() as usize);
-        let before = self.state.with(py, |state| std::mem::replace(&mut state.current, stepping));
+        let before = self.state.with(py, |state| {
+            state.tally.steps += 1;
+            std::mem::replace(&mut state.current, stepping)
+        });
         if matches!(before, Current::Stepping(_)) {
             self.state.with(py, |state| state.current = before);
             let other = version::current_task(this.as_any())?;
@@ -365,6 +395,13 @@ impl BaseEventLoop {
     pub fn is_stepping(&self, task: &Bound<'_, Task>) -> bool {
         let address = task.as_ptr() as usize;
         self.state.with(task.py(), |state| state.current == Current::Stepping(address))
+    }
+
+    /// The task that steps, if one does.
+    pub fn stepping<'py>(&self, this: &Bound<'py, BaseEventLoop>) -> Option<Bound<'py, PyAny>> {
+        let stepping =
+            self.state.with(this.py(), |state| matches!(state.current, Current::Stepping(_)));
+        if stepping { version::current_task(this.as_any()).ok().flatten() } else { None }
     }
 }
 

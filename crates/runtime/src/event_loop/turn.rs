@@ -29,6 +29,7 @@ use crate::tasks::step;
 use crate::tasks::timeouts::Timeout;
 use crate::transports::Transport;
 use crate::transports::listener::Listener;
+use crate::watchdog;
 
 /// A turn costs about 0.3 µs more when it asks the kernel. After so many callbacks that is noise.
 const CALLBACKS_BETWEEN_POLLS: usize = 256;
@@ -50,13 +51,15 @@ pub fn run(event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
         state.flags.running = true;
         state.thread = Some(thread);
     });
+    watchdog::enter(py, &kernel.pulse);
     let outcome = turns(event_loop, &kernel);
+    watchdog::leave(&kernel.pulse);
     event_loop.get().state.with(py, |state| {
         state.flags.running = false;
         state.stopping = false;
         state.thread = None;
     });
-    outcome
+    outcome.and(report::stalled(event_loop, &kernel.pulse))
 }
 
 fn turns(event_loop: &Bound<'_, BaseEventLoop>, kernel: &Kernel) -> PyResult<()> {
@@ -68,7 +71,7 @@ fn turns(event_loop: &Bound<'_, BaseEventLoop>, kernel: &Kernel) -> PyResult<()>
         wait(event_loop, kernel, &mut events)?;
         hand_out(event_loop, &events)?;
         collect(event_loop, kernel, &mut posted)?;
-        run_ready(event_loop)?;
+        run_ready(event_loop, kernel)?;
         if event_loop.get().state.with(py, |state| state.stopping) {
             return Ok(());
         }
@@ -84,7 +87,7 @@ pub fn once(event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
     wait(event_loop, &kernel, &mut events)?;
     hand_out(event_loop, &events)?;
     collect(event_loop, &kernel, &mut Vec::new())?;
-    run_ready(event_loop)
+    run_ready(event_loop, &kernel)
 }
 
 /// Whether and how long this turn waits.
@@ -135,7 +138,9 @@ fn wait(
         kernel.mailbox.finish_wait();
         kernel.poller.wait(events, Some(Duration::ZERO))
     } else {
+        kernel.pulse.rest();
         let answer = detached::wait(py, &kernel.poller, events, timeout);
+        kernel.pulse.wake();
         kernel.mailbox.finish_wait();
         answer
     };
@@ -209,6 +214,9 @@ fn collect(
     posted: &mut Vec<Posted>,
 ) -> PyResult<()> {
     let py = event_loop.py();
+    if kernel.pulse.has_stall() {
+        report::stalled(event_loop, &kernel.pulse)?;
+    }
     if !kernel.mailbox.is_empty_hint() {
         kernel.mailbox.take(posted);
         for item in posted.drain(..) {
@@ -233,11 +241,13 @@ fn collect(
 }
 
 /// Runs exactly what was ready when it began; what that queues waits for the next turn.
-fn run_ready(event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
+fn run_ready(event_loop: &Bound<'_, BaseEventLoop>, kernel: &Kernel) -> PyResult<()> {
     let py = event_loop.py();
     let count = event_loop.get().state.with(py, |state| {
         let count = state.ready.len();
         state.callbacks_since_poll += count;
+        state.tally.turns += 1;
+        state.tally.callbacks += count as u64;
         count
     });
     let mut clock_is_fresh = true;
@@ -249,6 +259,7 @@ fn run_ready(event_loop: &Bound<'_, BaseEventLoop>) -> PyResult<()> {
             .with(py, |state| Some((state.ready.pop_front()?, state.flags.debug)));
         let Some((callback, debug)) = next else { break };
         clock_is_fresh = matches!(callback, Callback::Step(_));
+        kernel.pulse.beat();
         outcome =
             if debug { report::timed(event_loop, callback) } else { run_one(event_loop, callback) };
         if outcome.is_err() {

@@ -149,6 +149,13 @@ pub fn set_exception(this: &Bound<'_, Future>, exception: &Bound<'_, PyAny>) -> 
     if !stored {
         return Err(errors::invalid_state(py, "invalid state"));
     }
+    let home = this.get().home(py)?;
+    if let Home::Native(event_loop) = &home
+        && event_loop.get().flags(py).reports_soon
+    {
+        event_loop.bind(py).call_method1(intern!(py, "_note_failure"), (this,))?;
+    }
+    home.release(py);
     schedule_callbacks(this)
 }
 
@@ -305,11 +312,19 @@ pub fn report_unretrieved(this: &Bound<'_, Future>) {
     let report = || -> PyResult<()> {
         let details = PyDict::new(py);
         let name = this.get_type().name()?;
+        if let Home::Native(event_loop) = &home {
+            event_loop.get().state.with(py, |state| state.tally.unretrieved += 1);
+        }
         details.set_item("message", format!("{name} exception was never retrieved"))?;
         details.set_item("exception", exception)?;
         details.set_item("future", this)?;
         if let Some(source) = source {
             details.set_item("source_traceback", source)?;
+        }
+        // Tasks of a loop that reports soon know the line that made them.
+        let created = this.as_any().getattr_opt(intern!(py, "_created_at"))?;
+        if let Some(created) = created.filter(|it| !it.is_none()) {
+            details.set_item("created_at", created.str()?)?;
         }
         home.any(py).call_method1(intern!(py, "call_exception_handler"), (details,))?;
         Ok(())

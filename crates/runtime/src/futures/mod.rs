@@ -261,6 +261,11 @@ impl Future {
         drop(old);
     }
 
+    /// Tells the loop of the exception, as the finalizer would.
+    fn _report_unretrieved(this: &Bound<'_, Self>) {
+        completion::report_unretrieved(this);
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.state.peek(|state| state.traverse(&visit)).unwrap_or(Ok(()))
     }

@@ -3,6 +3,7 @@
 //! This file is the class as Python sees it; one step is in [`step`], who is running and who is
 //! alive in [`registry`]. What is done with tasks: [`gathering`], [`groups`], [`timeouts`].
 
+pub mod cancellation;
 pub mod followers;
 pub mod gathering;
 pub mod groups;
@@ -20,6 +21,7 @@ use pyo3::{PyTraverseError, intern};
 
 use crate::cpython::cell::GilCell;
 use crate::cpython::coroutine;
+use crate::cpython::frames;
 use crate::cpython::imports::imports;
 use crate::cpython::slots::Finalize;
 use crate::errors;
@@ -47,6 +49,7 @@ pub struct TaskState {
     /// Its place in the loop's registry.
     slot: Option<u32>,
     counters: Counters,
+    records: Option<Box<cancellation::Records>>,
 }
 
 /// A coroutine wrapped as a future and run by the loop (`asyncio.Task`).
@@ -82,6 +85,7 @@ impl TaskState {
             log_destroy_pending: false,
             slot: None,
             counters: Counters::default(),
+            records: None,
         }
     }
 
@@ -114,6 +118,9 @@ impl TaskState {
         visit.call(&self.coroutine)?;
         visit.call(&self.context)?;
         visit.call(&self.waiter)?;
+        if let Some(records) = &self.records {
+            records.traverse(visit)?;
+        }
         match &self.name {
             Name::Given(name) => visit.call(name),
             Name::Default(_) => Ok(()),
@@ -140,6 +147,7 @@ impl Task {
     }
 
     fn launch(this: &Bound<'_, Self>, eager: bool) -> PyResult<()> {
+        Task::note_creation(this)?;
         if eager {
             match registry::may_start_eagerly(this) {
                 Ok(true) => {
@@ -160,6 +168,22 @@ impl Task {
             registry::forget(this)?;
         }
         queued
+    }
+
+    /// Where it is made, if its loop reports soon what nobody retrieves.
+    #[inline]
+    fn note_creation(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let home = this.as_super().get().home(py)?;
+        let wanted = matches!(&home, Home::Native(it) if it.get().flags(py).reports_soon);
+        home.release(py);
+        if wanted {
+            let created = frames::caller(py);
+            let records = Box::new(cancellation::Records::created_at(created));
+            let old = this.get().state.with(py, |state| state.records.replace(records));
+            drop(old);
+        }
+        Ok(())
     }
 
     /// The context its steps run in.
@@ -247,6 +271,12 @@ impl Task {
             }
             state.cancel_requests
         })
+    }
+
+    /// Who asked for each cancellation, when and why, and where the task caught it: a list of
+    /// `aioxide.CancelRequest`, oldest first. At most eight are kept.
+    fn cancel_info<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
+        cancellation::requests(this)
     }
 
     /// Not for tasks: raises RuntimeError.
@@ -362,6 +392,21 @@ impl Task {
     /// waits for.
     fn _counters<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         registry::counters(this)
+    }
+
+    /// Where the task was made, if its loop wants to know.
+    #[getter]
+    fn _created_at<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let site = self.state.with(py, |state| {
+            let created = state.records.as_ref().and_then(|records| records.created.as_ref());
+            created.map(|site| site.clone_ref(py))
+        });
+        cancellation::described(py, site.as_ref())
+    }
+
+    /// Whether it goes on as if it had not been cancelled; true once.
+    fn _note_swallowed(this: &Bound<'_, Self>) -> bool {
+        cancellation::note_swallowed(this)
     }
 
     #[getter]

@@ -11,7 +11,7 @@ use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, intern};
 
 use super::gathering::Gathering;
-use super::{Task, cancel_awaited, registry};
+use super::{Task, cancel_awaited, cancellation, registry};
 use crate::cpython::coroutine::{self, Outcome};
 use crate::cpython::{context, version};
 use crate::errors;
@@ -28,7 +28,8 @@ pub fn run(event_loop: &Bound<'_, BaseEventLoop>, task: &Bound<'_, Task>) -> PyR
     if task.as_super().get().phase(py) != Phase::Pending {
         return Err(already_done(task, None));
     }
-    let counting = !event_loop.get().flags(py).uncounted;
+    let flags = event_loop.get().flags(py);
+    let (counting, timing) = (!flags.uncounted, !flags.uncounted && !flags.untimed);
     let began = event_loop.get().now(py);
     let awaited = task.get().state.with(py, |state| {
         if counting {
@@ -49,12 +50,10 @@ pub fn run(event_loop: &Bound<'_, BaseEventLoop>, task: &Bound<'_, Task>) -> PyR
     if task.as_super().get().phase(py) != Phase::Pending {
         registry::unregister(event_loop.get(), task);
     }
-    if counting {
+    if timing {
         // The end of this step is the start of the next: one reading of the clock for both.
-        let ended = event_loop.get().tick(py);
-        task.get().state.with(py, |state| {
-            state.counters.busy += ended.saturating_sub(began);
-        });
+        let busy = event_loop.get().tick_after_step(py, began);
+        task.get().state.with(py, |state| state.counters.busy += busy);
     } else {
         event_loop.get().tick_sometimes(py);
     }
@@ -196,6 +195,12 @@ fn advance(task: &Bound<'_, Task>, error: Option<Py<PyAny>>) -> PyResult<()> {
         None => coroutine::send(&coroutine),
         Some(error) => coroutine::throw(&coroutine, error.bind(py)),
     };
+    if let Some(error) = error.filter(|error| errors::is_cancelled(error.bind(py))) {
+        let goes_on = matches!(outcome, Outcome::Yielded(_));
+        if goes_on || matches!(outcome, Outcome::Returned(_)) {
+            cancellation::note_caught(task, error.bind(py), goes_on);
+        }
+    }
     match outcome {
         Outcome::Yielded(awaited) => suspend(task, &awaited),
         Outcome::Returned(result) => finish(task, result),
@@ -209,12 +214,19 @@ fn finish(task: &Bound<'_, Task>, result: Bound<'_, PyAny>) -> PyResult<()> {
     let py = task.py();
     let future = task.as_super();
     // Cancelled after its last suspension: the request wins over the result.
-    if task.get().state.with(py, |state| std::mem::take(&mut state.must_cancel)) {
+    let (must_cancel, was_cancelled) = task
+        .get()
+        .state
+        .with(py, |state| (std::mem::take(&mut state.must_cancel), state.cancel_requests > 0));
+    if must_cancel {
         let message = future
             .get()
             .state
             .with(py, |state| state.cancel_message.as_ref().map(|message| message.clone_ref(py)));
         return completion::cancel(future, message).map(drop);
+    }
+    if was_cancelled {
+        cancellation::note_swallowed(task);
     }
     completion::set_result(future, result.unbind())
 }
@@ -398,11 +410,16 @@ pub fn request_cancel(task: &Bound<'_, Task>, message: Option<Py<PyAny>>) -> PyR
     if !note_request(task) {
         return Ok(false);
     }
+    let origin = cancellation::Origin::here(task);
+    cancellation::note(task, &origin, message.as_ref());
     let mut last = task.clone();
     let cancelled = loop {
         let Some(waiter) = last.get().waiter(py) else { break false };
         match waiter.into_bound(py).cast_into_exact::<Task>() {
-            Ok(awaited) if note_request(&awaited) => last = awaited,
+            Ok(awaited) if note_request(&awaited) => {
+                cancellation::note(&awaited, &origin, message.as_ref());
+                last = awaited;
+            }
             Ok(_done) => break false,
             Err(other) => break cancel_awaited(&other.into_inner(), message.as_ref())?,
         }
