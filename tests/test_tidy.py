@@ -76,6 +76,7 @@ BAD = [
     ),
     ("files_are_short", {"a.py": "\n" * 601}, "a.py: 601 lines, 600 at most"),
     ("files_are_short", {"tests/test_a.py": "\n" * 801}, "800 at most"),
+    ("files_are_short", {"a.pyi": "\n" * 1201}, "1200 at most"),
     ("lines_are_short", {"a.rs": "\n" + "x" * 101}, "a.rs:2: 101 columns"),
     ("lines_are_short", {".ci/run": "x" * 101}, "101 columns"),
     ("functions_are_short", {"a.py": LONG_PYTHON}, "a.py:1: long has 71 lines"),
