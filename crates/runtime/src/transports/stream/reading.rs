@@ -44,7 +44,9 @@ pub fn ready(
             };
         }
         Kind::Buffered => return into_protocol(this, fd),
-        Kind::Reader(reader) => return into_reader(this, event_loop, fd, reader.bind(py)),
+        Kind::Reader { reader, room } => {
+            return into_reader(this, event_loop, fd, reader.bind(py), room);
+        }
         Kind::Tls(tls) => Some(tls),
     };
     let mut scratch = event_loop.get().take_scratch(py);
@@ -124,7 +126,7 @@ enum Kind {
     Plain { room: u32 },
     Buffered,
     Tls(Py<TlsProtocol>),
-    Reader(Py<StreamReader>),
+    Reader { reader: Py<StreamReader>, room: usize },
 }
 
 impl StreamTransport {
@@ -133,7 +135,10 @@ impl StreamTransport {
         self.state.with(py, |state| match &state.protocol {
             Some(Protocol::Tls(tls)) => Kind::Tls(tls.clone_ref(py)),
             Some(Protocol::Streams(streams)) => {
-                streams.get().native_reader(py).map_or(Kind::Plain, Kind::Reader)
+                match streams.get().native_reader(py) {
+                    Some(reader) => Kind::Reader { reader, room: state.room as usize },
+                    None => Kind::Plain { room: state.room },
+                }
             }
             Some(Protocol::Python(protocol)) if protocol.is_buffered() => Kind::Buffered,
             _ => Kind::Plain { room: state.room },
@@ -196,6 +201,7 @@ fn into_reader(
     event_loop: &Bound<'_, BaseEventLoop>,
     fd: i32,
     reader: &Bound<'_, StreamReader>,
+    after_large: usize,
 ) -> PyResult<()> {
     let py = this.py();
     let large = reader.get().receive(py, |room| {
@@ -209,7 +215,6 @@ fn into_reader(
         };
     }
     let room = reader.get().room(py);
-    let after_large = this.get().state.with(py, |state| state.room) as usize;
     if after_large > 0 && reader.get().is_drained(py) {
         return match into_bytes(this, fd, after_large.min(room))? {
             Ok(data) if data.as_bytes().is_empty() => end_of_file(this),
