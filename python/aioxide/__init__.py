@@ -15,12 +15,12 @@ import typing as _typing
 from . import _compat
 
 # "as" tells type checkers that a name is public; they cannot follow the `__all__` made below.
-from ._aioxide import LifoQueue as LifoQueue
-from ._aioxide import PriorityQueue as PriorityQueue
-from ._aioxide import Queue as Queue
 from ._aioxide import __version__ as __version__
 from ._compat import QueueShutDown as QueueShutDown
 from .event_loop import EventLoop as EventLoop
+from .queues import LifoQueue as LifoQueue
+from .queues import PriorityQueue as PriorityQueue
+from .queues import Queue as Queue
 from .reports import BlockedLoopWarning as BlockedLoopWarning
 from .reports import CancelRequest as CancelRequest
 from .reports import LoopWarning as LoopWarning
@@ -47,22 +47,25 @@ if _typing.TYPE_CHECKING:
     EventLoopPolicy: type[_asyncio.AbstractEventLoopPolicy]
 else:
     from ._aioxide import (  # noqa: F401
-        BoundedSemaphore,
-        Event,
         Future,
         Handle,
-        Lock,
-        Semaphore,
-        StreamReader,
-        StreamReaderProtocol,
-        StreamWriter,
         Task,
         TimerHandle,
     )
     from .crossing import wrap_future  # noqa: F401
-    from .locks import Barrier, Condition  # noqa: F401
+    from .locks import (  # noqa: F401
+        Barrier,
+        BoundedSemaphore,
+        Condition,
+        Event,
+        Lock,
+        Semaphore,
+    )
     from .serving import Server  # noqa: F401
     from .streams import (  # noqa: F401
+        StreamReader,
+        StreamReaderProtocol,
+        StreamWriter,
         open_connection,
         open_unix_connection,
         start_server,

@@ -1,7 +1,8 @@
-"""Condition and Barrier: waiting for a state that other tasks bring about.
+"""Locks: what of the compiled classes awaits, and the two that do nothing else.
 
-Python over the native `Lock`, because what they do is wait, several times in a row. Semantics are
-those of the newest CPython on every supported Python. Nothing here knows who waits for a lock.
+Condition and Barrier are Python over the compiled `Lock`, because what they do is wait, several
+times in a row. Semantics are those of the newest CPython on every supported Python. Nothing here
+knows who waits for a lock.
 """
 
 import asyncio
@@ -9,11 +10,55 @@ import asyncio.locks
 import sys
 import types
 from asyncio import mixins
-from typing import Any
+from typing import Any, Literal
 
 from ._aioxide import BoundedSemaphore, Event, Lock, Semaphore
+from ._methods import complete
 
 __all__ = ("Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore")
+
+
+@complete(Lock)
+class _Lock(Lock):
+    async def acquire(self) -> Literal[True]:
+        """Wait until the lock is free and take it; True."""
+        waiter = self._line_up()
+        if waiter is not None:
+            try:
+                await waiter
+            except BaseException as error:
+                self._give_up(waiter, error)
+                raise
+            self._take_turn(waiter)
+        return True
+
+
+@complete(Semaphore)
+class _Semaphore(Semaphore):
+    async def acquire(self) -> Literal[True]:
+        """Wait for a permit and take it; True."""
+        waiter = self._line_up()
+        if waiter is not None:
+            try:
+                await waiter
+            except BaseException as error:
+                self._give_up(waiter, error)
+                raise
+            self._take_turn(waiter)
+        return True
+
+
+@complete(Event)
+class _Event(Event):
+    async def wait(self) -> Literal[True]:
+        """Wait until the flag is set; True."""
+        waiter = self._line_up()
+        if waiter is not None:
+            try:
+                await waiter
+            finally:
+                self._leave(waiter)
+        return True
 
 
 class _MadeSomewhere(mixins._LoopBoundMixin):
@@ -129,7 +174,7 @@ class Barrier(asyncio.Barrier):
 
 
 async def enter(lock: Any) -> None:
-    """`__aenter__` of a lock with an `acquire` of its own, called by the native classes."""
+    """`__aenter__` of a lock that is not free, or has an `acquire` of its own."""
     await lock.acquire()
 
 

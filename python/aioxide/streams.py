@@ -1,15 +1,15 @@
-"""`open_connection`, `start_server` and their Unix forms; what of a `StreamWriter` awaits.
+"""`open_connection`, `start_server` and their Unix forms; what of a stream awaits.
 
-Runs once per connection or server. The classes are Rust's; arguments are those of
-`asyncio.streams`. Never touches a byte of a stream.
+The classes are compiled; arguments are those of `asyncio.streams`. Never touches a byte of a
+stream.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from . import _aioxide
 from ._aioxide import StreamReader, StreamReaderProtocol, StreamWriter
+from ._methods import complete
 
 __all__ = ("open_connection", "open_unix_connection", "start_server", "start_unix_server")
 
@@ -89,57 +89,151 @@ def _accepting(loop: Any, handler: Any, limit: int) -> Callable[[], StreamReader
     return accept
 
 
-async def start_tls(
-    self: Any,
-    sslcontext: Any,
-    *,
-    server_hostname: str | None = None,
-    ssl_handshake_timeout: float | None = None,
-    ssl_shutdown_timeout: float | None = None,
-) -> None:
-    """Put TLS on this stream, after what was written before is on its way.
+@complete(StreamReader)
+class _StreamReader(StreamReader):
+    async def read(self, n: int = -1) -> bytes:
+        """Up to `n` bytes, as soon as there are any; everything until the end if `n` is negative.
 
-    As the server if `start_server` made the stream. Raises what the handshake raises, after which
-    the connection is closed.
-    """
-    protocol = self._protocol
-    server_side = protocol._client_connected_cb is not None
-    await self.drain()
-    self._transport = await self._loop.start_tls(
-        self._transport,
-        protocol,
-        sslcontext,
-        server_side=server_side,
-        server_hostname=server_hostname,
-        ssl_handshake_timeout=ssl_handshake_timeout,
-        ssl_shutdown_timeout=ssl_shutdown_timeout,
-    )
-    protocol._replace_transport(self._transport)
+        `b""` at the end of the stream. Raises what ended the connection.
+        """
+        data = self._read(n)
+        while type(data) is not bytes:
+            try:
+                await data
+            except BaseException:
+                self._give_up(data)
+                raise
+            data = self._read(n, data)
+        return data
+
+    async def readline(self) -> bytes:
+        """One line with its end; what is left, without one, at the end of the stream.
+
+        Raises ValueError if the line is longer than the limit, and drops it.
+        """
+        data = self._readline()
+        while type(data) is not bytes:
+            try:
+                await data
+            except BaseException:
+                self._give_up(data)
+                raise
+            data = self._readline(data)
+        return data
+
+    async def readuntil(self, separator: Any = b"\n") -> bytes:
+        """Everything up to and with `separator`: bytes, or a tuple; the first to end counts.
+
+        Raises IncompleteReadError at the end of the stream, LimitOverrunError if what precedes the
+        separator is longer than the limit (it stays to be read), ValueError for an empty separator.
+        """
+        data = self._readuntil(separator)
+        while type(data) is not bytes:
+            try:
+                await data
+            except BaseException:
+                self._give_up(data)
+                raise
+            data = self._readuntil(separator, data)
+        return data
+
+    async def readexactly(self, n: int) -> bytes:
+        """Exactly `n` bytes, however many that is.
+
+        Raises IncompleteReadError at the end of the stream, ValueError if `n` is negative.
+        """
+        data = self._readexactly(n)
+        while type(data) is not bytes:
+            try:
+                await data
+            except BaseException:
+                self._give_up(data)
+                raise
+            data = self._readexactly(n, data)
+        return data
+
+    async def __anext__(self) -> bytes:
+        if line := await self.readline():
+            return line
+        raise StopAsyncIteration
+
+    async def _wait_for_data(self, func_name: str) -> None:
+        waiter = self._line_up(func_name)
+        try:
+            await waiter
+        finally:
+            self._leave(waiter)
 
 
-async def _drain_of_other(self: Any) -> None:
-    """`drain()` with a protocol that is not ours."""
-    if self._reader is not None and (error := self._reader.exception()) is not None:
-        raise error
-    if self._transport.is_closing():
-        # The protocol is told of the end in a turn of the loop.
-        await asyncio.sleep(0)
-    await self._protocol._drain_helper()
+@complete(StreamReaderProtocol)
+class _StreamReaderProtocol(StreamReaderProtocol):
+    async def _drain_helper(self) -> None:
+        waiter = self._line_up_to_drain()
+        if waiter is not None:
+            try:
+                await waiter
+            finally:
+                self._leave(waiter)
+
+    async def _wait_closed(self) -> None:
+        waiter = self._line_up_to_close()
+        if waiter is not None:
+            try:
+                await waiter
+            finally:
+                self._leave(waiter)
 
 
-async def _wait_closed_of_other(self: Any) -> None:
-    """`wait_closed()` with a protocol that is not ours."""
-    await self._protocol._get_close_waiter(self)
+@complete(StreamWriter)
+class _StreamWriter(StreamWriter):
+    async def drain(self) -> None:
+        """Wait until so much is sent that more can be written.
 
+        Raises what ended the connection, ConnectionResetError if that was no error.
+        """
+        if self._is_drained():
+            return
+        if self._reader is not None and (error := self._reader.exception()) is not None:
+            raise error
+        if self._transport.is_closing():
+            # The protocol is told of the end in a turn of the loop, and whoever writes and drains
+            # without end must hear of it.
+            await asyncio.sleep(0)
+        await self._protocol._drain_helper()
 
-def _complete_stream_writer() -> None:
-    """Give the compiled class its half that awaits."""
-    for method in (start_tls, _drain_of_other, _wait_closed_of_other):
-        method.__qualname__ = f"StreamWriter.{method.__name__}"
-        setattr(_aioxide.StreamWriter, method.__name__, method)
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed; raises what ended it."""
+        if type(self._protocol) is StreamReaderProtocol:
+            await self._protocol._wait_closed()
+        else:
+            await self._protocol._get_close_waiter(self)
 
+    async def start_tls(
+        self,
+        sslcontext: Any,
+        *,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> None:
+        """Put TLS on this stream, after what was written before is on its way.
 
-_complete_stream_writer()
+        As the server if `start_server` made the stream. Raises what the handshake raises, after
+        which the connection is closed.
+        """
+        protocol = self._protocol
+        server_side = protocol._client_connected_cb is not None
+        await self.drain()
+        self._transport = await self._loop.start_tls(
+            self._transport,
+            protocol,
+            sslcontext,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        protocol._replace_transport(self._transport)
 
 
 def __getattr__(name: str) -> Any:

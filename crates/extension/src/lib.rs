@@ -79,6 +79,7 @@ mod _aioxide {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("NOTHING", runtime::queues::nothing(module.py())?)?;
         runtime::prepare(module.py())
     }
 }

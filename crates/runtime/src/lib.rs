@@ -11,9 +11,9 @@ pub mod futures;
 pub mod handles;
 pub mod tasks;
 
-pub mod coroutines;
 pub mod locks;
 pub mod queues;
+pub mod settled;
 pub mod streams;
 
 pub mod protocols;
@@ -36,7 +36,6 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
     cpython::slots::install_finalizer::<futures::Future>(py);
     cpython::slots::install_finalizer::<tasks::Task>(py);
     cpython::slots::install_finalizer::<tasks::gathering::Gathering>(py);
-    cpython::slots::install_finalizer::<coroutines::Coroutine>(py);
     cpython::slots::install_finalizer::<transports::datagram::DatagramTransport>(py);
     cpython::slots::install_finalizer::<transports::stream::StreamTransport>(py);
     cpython::slots::install_finalizer::<transports::pipe::ReadPipeTransport>(py);
@@ -46,7 +45,6 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
     cpython::slots::install_plain_allocation::<handles::Handle>(py)?;
     cpython::slots::install_plain_allocation::<handles::TimerHandle>(py)?;
     cpython::slots::install_resume::<futures::awaiting::FutureIter>(py);
-    cpython::slots::install_resume::<coroutines::Coroutine>(py);
-    cpython::slots::install_resume::<coroutines::Settled>(py);
+    cpython::slots::install_ended::<settled::Settled>(py);
     Ok(())
 }

@@ -57,7 +57,6 @@ table! {
     protocol = "asyncio"."Protocol";
     buffered_protocol = "asyncio"."BufferedProtocol";
     warn = "warnings"."warn";
-    warn_unawaited = "warnings"."_warn_unawaited_coroutine";
     lock = "asyncio"."Lock";
     stream_reader = "asyncio"."StreamReader";
     stream_writer = "asyncio"."StreamWriter";

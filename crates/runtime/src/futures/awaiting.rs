@@ -27,12 +27,6 @@ pub fn iterate(future: &Bound<'_, Future>) -> PyResult<Py<FutureIter>> {
     Py::new(future.py(), FutureIter { future: GilCell::new(Some(future.clone().unbind())) })
 }
 
-/// Says that whoever is handed this future awaits it, and did not merely `yield` it.
-#[inline]
-pub fn mark_awaited(future: &Bound<'_, Future>) {
-    future.get().state.with(future.py(), |state| state.blocking = true);
-}
-
 enum Next {
     Yield,
     NotAwaited,

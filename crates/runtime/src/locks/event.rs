@@ -7,7 +7,6 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::waiters::{self, Waiters};
 use super::{LoopBound, yes};
-use crate::coroutines::{Body, Coroutine, Step};
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::futures::Future;
@@ -29,29 +28,6 @@ impl Event {
             flag: GilCell::new(is_set),
         };
         Bound::new(py, event)
-    }
-
-    /// `Event.wait` up to its `await`.
-    pub fn begin_wait(this: &Bound<'_, Self>) -> PyResult<Step> {
-        let py = this.py();
-        if this.get().is_set(py) {
-            return Ok(Step::Return(yes(py)));
-        }
-        let home = this.get().bound.enter(this.as_any())?;
-        let future = Bound::new(py, Future::pending(py, home)?)?;
-        this.get().waiters.push(&future)?;
-        Ok(Step::Wait(future.unbind()))
-    }
-
-    /// `Event.wait` from its `await` on.
-    pub fn end_wait(
-        this: &Bound<'_, Self>,
-        future: &Bound<'_, Future>,
-        awaited: PyResult<Py<PyAny>>,
-    ) -> PyResult<Step> {
-        this.get().waiters.remove(future)?;
-        awaited?;
-        Ok(Step::Return(yes(this.py())))
     }
 }
 
@@ -95,9 +71,17 @@ impl Event {
         self.flag.with(py, |flag| *flag = false);
     }
 
-    /// Waits until the flag is set; True.
-    fn wait<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, Coroutine>> {
-        Coroutine::create(this.py(), Body::EventWait(this.clone().unbind()))
+    /// `wait` up to its `await`: None when the flag is set, otherwise the Future to wait for.
+    fn _line_up<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, Future>>> {
+        if this.get().is_set(this.py()) {
+            return Ok(None);
+        }
+        this.get().waiters.line_up(&this.get().bound, this.as_any()).map(Some)
+    }
+
+    /// `wait` after its `await`, however that ended.
+    fn _leave(&self, waiter: &Bound<'_, Future>) -> PyResult<()> {
+        self.waiters.remove(waiter)
     }
 
     fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {

@@ -8,11 +8,11 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::waiters::{self, Waiters};
 use super::{LoopBound, yes};
-use crate::coroutines::{self, Body, Coroutine, Step};
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::cpython::instances;
 use crate::futures::Future;
+use crate::settled::settled;
 
 /// A lock for tasks of one loop, not for threads (`asyncio.Lock`).
 ///
@@ -34,42 +34,6 @@ impl Lock {
         self.set_locked(py, true);
         Ok(true)
     }
-
-    /// `Lock.acquire` up to its `await`.
-    pub fn begin_acquire(this: &Bound<'_, Self>, tells: bool) -> PyResult<Step> {
-        let py = this.py();
-        if this.get().try_acquire(py)? {
-            return Ok(Step::Return(if tells { yes(py) } else { py.None() }));
-        }
-        let home = this.get().bound.enter(this.as_any())?;
-        let future = Bound::new(py, Future::pending(py, home)?)?;
-        this.get().waiters.push(&future)?;
-        Ok(Step::Wait(future.unbind()))
-    }
-
-    /// `Lock.acquire` from its `await` on. One who gives up passes the lock on, if it was meant
-    /// for it.
-    pub fn end_acquire(
-        this: &Bound<'_, Self>,
-        future: &Bound<'_, Future>,
-        awaited: PyResult<Py<PyAny>>,
-        tells: bool,
-    ) -> PyResult<Step> {
-        let py = this.py();
-        this.get().waiters.remove(future)?;
-        match awaited {
-            Ok(_) => {
-                this.get().set_locked(py, true);
-                Ok(Step::Return(if tells { yes(py) } else { py.None() }))
-            }
-            // Also when the coroutine is closed while it waits: its turn is not lost.
-            Err(error) => {
-                let free = !this.get().locked(py);
-                let passed = if free { this.get()._wake_up_first(py) } else { Ok(()) };
-                Err(super::passed_on(py, error, passed))
-            }
-        }
-    }
 }
 
 #[pymethods]
@@ -87,9 +51,28 @@ impl Lock {
     /// Takes no arguments.
     fn __init__(&self) {}
 
-    /// Waits until the lock is free and takes it; True.
-    fn acquire<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, Coroutine>> {
-        Coroutine::create(this.py(), Body::LockAcquire(this.clone().unbind()))
+    /// `acquire` up to its `await`: None when the lock is ours, otherwise the Future to wait for.
+    fn _line_up<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, Future>>> {
+        if this.get().try_acquire(this.py())? {
+            return Ok(None);
+        }
+        this.get().waiters.line_up(&this.get().bound, this.as_any()).map(Some)
+    }
+
+    /// `acquire` after its `await`: the lock is ours.
+    fn _take_turn(&self, waiter: &Bound<'_, Future>) -> PyResult<()> {
+        self.waiters.remove(waiter)?;
+        self.set_locked(waiter.py(), true);
+        Ok(())
+    }
+
+    /// `acquire` after its `await` raised `error`: the lock is passed on, if it was meant for us.
+    /// Also when the coroutine is closed while it waits: its turn is not lost.
+    fn _give_up(&self, waiter: &Bound<'_, Future>, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = waiter.py();
+        self.waiters.remove(waiter)?;
+        let passed = if self.locked(py) { Ok(()) } else { self._wake_up_first(py) };
+        super::unless_closing(error, passed)
     }
 
     /// Gives the lock up; the first who waits gets it. RuntimeError when it is not held.
@@ -108,13 +91,10 @@ impl Lock {
 
     fn __aenter__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = this.py();
-        if !instances::is_plain::<Lock>(this.as_any()) {
-            return super::enter_by_name(this.as_any());
+        if instances::is_plain::<Lock>(this.as_any()) && this.get().try_acquire(py)? {
+            return settled(py);
         }
-        if this.get().try_acquire(py)? {
-            return coroutines::settled(py);
-        }
-        Ok(Coroutine::create(py, Body::LockEnter(this.clone().unbind()))?.into_any())
+        super::enter(this.as_any())
     }
 
     #[pyo3(signature = (exc_type, exc, tb, /))]
@@ -131,7 +111,7 @@ impl Lock {
         } else {
             super::release_by_name(this.as_any())?;
         }
-        coroutines::settled(py)
+        settled(py)
     }
 
     fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {

@@ -111,8 +111,9 @@ impl LoopBound {
 
 static ENTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// `__aenter__` of a lock whose `acquire` may be somebody else's: awaits `lock.acquire()`.
-pub fn enter_by_name<'py>(lock: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+/// `__aenter__` of a lock that is not free, or whose `acquire` may be somebody else's: awaits
+/// `lock.acquire()`.
+pub fn enter<'py>(lock: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = lock.py();
     let enter = ENTER.get_or_try_init(py, || {
         Ok::<_, PyErr>(py.import("aioxide.locks")?.getattr("enter")?.unbind())
@@ -120,13 +121,10 @@ pub fn enter_by_name<'py>(lock: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny
     enter.bind(py).call1((lock,))
 }
 
-/// The error that ends a wait, after the turn was passed on to the next who waits. There may be
-/// nobody to tell when a coroutine is closed, because its loop is closed too.
-pub fn passed_on(py: Python<'_>, error: PyErr, passed: PyResult<()>) -> PyErr {
-    match passed {
-        Err(failed) if !error.is_instance_of::<PyGeneratorExit>(py) => failed,
-        _ => error,
-    }
+/// What came of passing a turn on to the next who waits, because of `error`. There may be nobody to
+/// tell when a coroutine is closed, because its loop is closed too.
+pub fn unless_closing(error: &Bound<'_, PyAny>, passed: PyResult<()>) -> PyResult<()> {
+    if error.is_instance_of::<PyGeneratorExit>() { Ok(()) } else { passed }
 }
 
 /// `True`, as an object.

@@ -12,12 +12,12 @@ use pyo3::{IntoPyObjectExt, PyTraverseError};
 
 use super::waiters::{self, Waiters};
 use super::{LoopBound, yes};
-use crate::coroutines::{self, Body, Coroutine, Step};
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::cpython::instances;
 use crate::errors;
 use crate::futures::{Future, Phase};
+use crate::settled::settled;
 
 /// How many permits are left.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
@@ -133,41 +133,6 @@ impl Semaphore {
         while self.permits(py).are_left() && self._wake_up_next(py)? {}
         Ok(())
     }
-
-    /// `Semaphore.acquire` up to its `await`.
-    pub fn begin_acquire(this: &Bound<'_, Self>, tells: bool) -> PyResult<Step> {
-        let py = this.py();
-        if this.get().try_acquire(py)? {
-            return Ok(Step::Return(if tells { yes(py) } else { py.None() }));
-        }
-        let home = this.get().bound.enter(this.as_any())?;
-        let future = Bound::new(py, Future::pending(py, home)?)?;
-        this.get().waiters.push(&future)?;
-        Ok(Step::Wait(future.unbind()))
-    }
-
-    /// `Semaphore.acquire` from its `await` on.
-    pub fn end_acquire(
-        this: &Bound<'_, Self>,
-        future: &Bound<'_, Future>,
-        awaited: PyResult<Py<PyAny>>,
-        tells: bool,
-    ) -> PyResult<Step> {
-        let py = this.py();
-        let own = this.get();
-        own.waiters.remove(future)?;
-        if awaited.is_err() && future.get().phase(py) == Phase::Finished {
-            // The permit was given to us, and we do not take it.
-            own.change(py, 1);
-        }
-        // Who came meanwhile had to wait behind us, even if there were permits left.
-        let passed = own.hand_out(py);
-        if let Err(error) = awaited {
-            return Err(super::passed_on(py, error, passed));
-        }
-        passed?;
-        Ok(Step::Return(if tells { yes(py) } else { py.None() }))
-    }
 }
 
 #[pymethods]
@@ -183,9 +148,29 @@ impl Semaphore {
         self.begin(value)
     }
 
-    /// Waits for a permit and takes it; True.
-    fn acquire<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, Coroutine>> {
-        Coroutine::create(this.py(), Body::SemaphoreAcquire(this.clone().unbind()))
+    /// `acquire` up to its `await`: None when we have a permit, otherwise the Future to wait for.
+    fn _line_up<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, Future>>> {
+        if this.get().try_acquire(this.py())? {
+            return Ok(None);
+        }
+        this.get().waiters.line_up(&this.get().bound, this.as_any()).map(Some)
+    }
+
+    /// `acquire` after its `await`: the permit is ours.
+    fn _take_turn(&self, waiter: &Bound<'_, Future>) -> PyResult<()> {
+        self.waiters.remove(waiter)?;
+        // Who came meanwhile had to wait behind us, even if there were permits left.
+        self.hand_out(waiter.py())
+    }
+
+    /// `acquire` after its `await` raised `error`: a permit that was given to us goes back.
+    fn _give_up(&self, waiter: &Bound<'_, Future>, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = waiter.py();
+        self.waiters.remove(waiter)?;
+        if waiter.get().phase(py) == Phase::Finished {
+            self.change(py, 1);
+        }
+        super::unless_closing(error, self.hand_out(py))
     }
 
     /// Gives a permit back; the first who waits gets it.
@@ -203,13 +188,10 @@ impl Semaphore {
         let py = this.py();
         let plain = instances::is_plain::<Semaphore>(this.as_any())
             || instances::is_plain::<BoundedSemaphore>(this.as_any());
-        if !plain {
-            return super::enter_by_name(this.as_any());
+        if plain && this.get().try_acquire(py)? {
+            return settled(py);
         }
-        if this.get().try_acquire(py)? {
-            return coroutines::settled(py);
-        }
-        Ok(Coroutine::create(py, Body::SemaphoreEnter(this.clone().unbind()))?.into_any())
+        super::enter(this.as_any())
     }
 
     #[pyo3(signature = (exc_type, exc, tb, /))]
@@ -228,7 +210,7 @@ impl Semaphore {
         } else {
             super::release_by_name(this.as_any())?;
         }
-        coroutines::settled(py)
+        settled(py)
     }
 
     fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {

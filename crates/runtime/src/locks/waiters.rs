@@ -11,6 +11,7 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, intern};
 
+use super::LoopBound;
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::futures::{Future, Phase, completion};
@@ -88,9 +89,21 @@ impl Waiters {
         }
     }
 
-    /// Adds one at the end.
+    /// A new one at the end, in the loop of `owner`.
     #[inline]
-    pub fn push(&self, future: &Bound<'_, Future>) -> PyResult<()> {
+    pub fn line_up<'py>(
+        &self,
+        bound: &LoopBound,
+        owner: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, Future>> {
+        let py = owner.py();
+        let future = Bound::new(py, Future::pending(py, bound.enter(owner)?)?)?;
+        self.push(&future)?;
+        Ok(future)
+    }
+
+    #[inline]
+    fn push(&self, future: &Bound<'_, Future>) -> PyResult<()> {
         let py = future.py();
         let shown = self.0.with(py, |line| match line {
             Line::Ours(line) => {

@@ -11,7 +11,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use crate::coroutines::{Body, Coroutine, Step};
 use crate::cpython::calls;
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
@@ -22,7 +21,6 @@ use crate::futures::{Future, Phase, completion};
 use crate::streams::reader::StreamReader;
 use crate::streams::serving;
 use crate::streams::writer::StreamWriter;
-use crate::streams::writing::Writing;
 use crate::transports::stream::StreamTransport;
 
 /// Who is handed the bytes.
@@ -262,43 +260,51 @@ impl StreamReaderProtocol {
         if this.get().home(py)?.is_debug(py)? { report::note(py, (format, this)) } else { Ok(()) }
     }
 
+    /// Whether more can be written without waiting.
+    ///
+    /// # Errors
+    /// `ConnectionResetError` when the connection is lost.
+    pub fn takes_more(&self, py: Python<'_>) -> PyResult<bool> {
+        let (lost, paused) = self.state.with(py, |state| (state.connection_lost, state.paused));
+        if lost {
+            return Err(PyConnectionResetError::new_err("Connection lost"));
+        }
+        Ok(!paused)
+    }
+
     /// `_drain_helper` up to its `await`.
     ///
     /// # Errors
     /// `ConnectionResetError` once the connection is lost.
     #[inline]
-    pub fn begin_drain(&self, py: Python<'_>) -> PyResult<Step> {
-        let (lost, paused) = self.state.with(py, |state| (state.connection_lost, state.paused));
-        if lost {
-            return Err(PyConnectionResetError::new_err("Connection lost"));
-        }
-        if !paused {
-            return Ok(Step::Return(py.None()));
+    fn begin_drain(&self, py: Python<'_>) -> PyResult<Option<Py<Future>>> {
+        if self.takes_more(py)? {
+            return Ok(None);
         }
         let waiter = Py::new(py, Future::pending(py, self.home(py)?)?)?;
         self.state.with(py, |state| state.drainers.push(waiter.clone_ref(py)));
-        Ok(Step::Wait(waiter))
+        Ok(Some(waiter))
     }
 
     /// `wait_closed` up to its `await`. Each who waits has a Future of its own: cancelling one
     /// changes nothing for the others.
-    pub fn begin_close_wait(&self, py: Python<'_>) -> PyResult<Step> {
+    fn begin_close_wait(&self, py: Python<'_>) -> PyResult<Option<Py<Future>>> {
         let (lost, failure) = self.state.with(py, |state| {
             (state.connection_lost, state.failure.as_ref().map(|it| it.clone_ref(py)))
         });
         match failure {
             Some(error) => Err(PyErr::from_value(error.into_bound(py))),
-            None if lost => Ok(Step::Return(py.None())),
+            None if lost => Ok(None),
             None => {
                 let waiter = Py::new(py, Future::pending(py, self.home(py)?)?)?;
                 self.state.with(py, |state| state.closers.push(waiter.clone_ref(py)));
-                Ok(Step::Wait(waiter))
+                Ok(Some(waiter))
             }
         }
     }
 
     /// Whoever waited does so no more.
-    pub fn end_wait(&self, py: Python<'_>, future: &Bound<'_, Future>) {
+    fn end_wait(&self, py: Python<'_>, future: &Bound<'_, Future>) {
         let old = self.state.with(py, |state| {
             let take = |waiters: &mut Vec<Py<Future>>| {
                 let place = waiters.iter().position(|waiter| waiter.is(future))?;
@@ -418,8 +424,20 @@ impl StreamReaderProtocol {
         StreamReaderProtocol::resume(this)
     }
 
-    fn _drain_helper<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, Coroutine>> {
-        Coroutine::create(this.py(), Body::Writing(Writing::Resumed(this.clone().unbind())))
+    /// `_drain_helper` up to its `await`: None when more can be written, otherwise the Future to
+    /// wait for.
+    fn _line_up_to_drain(&self, py: Python<'_>) -> PyResult<Option<Py<Future>>> {
+        self.begin_drain(py)
+    }
+
+    /// `StreamWriter.wait_closed` up to its `await`: None when the connection is closed.
+    fn _line_up_to_close(&self, py: Python<'_>) -> PyResult<Option<Py<Future>>> {
+        self.begin_close_wait(py)
+    }
+
+    /// Either of them after its `await`, however that ended.
+    fn _leave(&self, waiter: &Bound<'_, Future>) {
+        self.end_wait(waiter.py(), waiter);
     }
 
     fn _get_close_waiter(&self, py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<Py<Future>> {

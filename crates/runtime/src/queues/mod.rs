@@ -10,17 +10,28 @@ pub mod passing;
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyTuple, PyType};
 use pyo3::{PyTraverseError, intern};
 
 use self::items::{Items, Order};
-use self::passing::Side;
-use crate::coroutines::{Body, Coroutine};
+use self::passing::{By, Side};
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
+use crate::futures::Future;
 use crate::locks::LoopBound;
 use crate::locks::event::Event;
 use crate::locks::waiters::Waiters;
+
+static NOTHING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// `_aioxide.NOTHING`: says that there is no item, and is none.
+pub fn nothing(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let nothing = NOTHING.get_or_try_init(py, || {
+        Ok::<_, PyErr>(py.import("builtins")?.getattr("object")?.call0()?.unbind())
+    })?;
+    Ok(nothing.bind(py).clone())
+}
 
 /// The numbers of a queue.
 #[derive(Default)]
@@ -155,16 +166,18 @@ impl Queue {
             this.get().set_maxsize(maxsize)?;
         }
         // What `new` made of one that is exactly ours is right already.
-        if !passing::is_plain(this) {
+        if By::of(this) == By::Name {
             this.call_method1(intern!(py, "_init"), (this.get().maxsize(py),))?;
         }
         Ok(())
     }
 
-    /// Puts an item, and waits for a free slot first if the queue is full. QueueShutDown when the
-    /// queue was shut down.
-    fn put<'py>(this: &Bound<'py, Self>, item: Py<PyAny>) -> PyResult<Bound<'py, Coroutine>> {
-        Coroutine::create(this.py(), Body::QueuePut(this.clone().unbind(), item))
+    /// `put` up to its next `await`: None when the item is put, otherwise the Future to wait for.
+    fn _begin_put<'py>(
+        this: &Bound<'py, Self>,
+        item: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, Future>>> {
+        passing::begin_put(this, item)
     }
 
     /// Puts an item at once; QueueFull when there is no free slot, QueueShutDown when the queue was
@@ -173,10 +186,35 @@ impl Queue {
         passing::put_now(this, item)
     }
 
-    /// Takes an item, and waits for one first if there is none. QueueShutDown when the queue was
-    /// shut down and is empty.
-    fn get<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, Coroutine>> {
-        Coroutine::create(this.py(), Body::QueueGet(this.clone().unbind()))
+    /// `get` up to its next `await`: the item, or NOTHING.
+    fn _begin_get<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        match passing::begin_get(this)? {
+            Some(item) => Ok(item),
+            None => nothing(this.py()),
+        }
+    }
+
+    /// The Future that `get` waits for.
+    fn _line_up_to_get<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, Future>> {
+        passing::line_up(this, Side::Getters)
+    }
+
+    /// `put` after its `await` raised `error`.
+    fn _give_up_to_put(
+        this: &Bound<'_, Self>,
+        waiter: &Bound<'_, Future>,
+        error: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        passing::give_up(this, Side::Putters, waiter, error)
+    }
+
+    /// `get` after its `await` raised `error`.
+    fn _give_up_to_get(
+        this: &Bound<'_, Self>,
+        waiter: &Bound<'_, Future>,
+        error: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        passing::give_up(this, Side::Getters, waiter, error)
     }
 
     /// Takes an item at once; QueueEmpty when there is none, QueueShutDown when there will be none.
@@ -188,11 +226,6 @@ impl Queue {
     /// items than were put.
     fn task_done(this: &Bound<'_, Self>) -> PyResult<()> {
         passing::task_done(this)
-    }
-
-    /// Waits until `task_done` was called for every item that was put.
-    fn join<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, Coroutine>> {
-        Coroutine::create(this.py(), Body::QueueJoin(this.clone().unbind()))
     }
 
     /// Ends the queue: `put` raises QueueShutDown from now on, and `get` once the queue is empty;
@@ -215,7 +248,7 @@ impl Queue {
     /// Whether there are `maxsize` items; never when that is 0 or less.
     fn full(this: &Bound<'_, Self>) -> PyResult<bool> {
         let py = this.py();
-        if passing::is_plain(this) {
+        if By::of(this) == By::Us {
             return this.get().is_full(py);
         }
         let limit = this.get().state.with(py, |state| state.limit);

@@ -1,6 +1,6 @@
 //! Putting and getting: who may at once, who waits, and whom that wakes.
 //!
-//! Each rule exists once, in terms of the five questions at the head of this file. A queue that is
+//! Each rule exists once, in terms of the five questions of [`By`]. A queue that is
 //! exactly ours answers them itself; for a subclass, and for one that was given attributes, each is
 //! asked by asyncio's name, because somebody may have changed what it means.
 
@@ -10,12 +10,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use super::{LifoQueue, PriorityQueue, Queue};
-use crate::coroutines::Step;
 use crate::cpython::imports::imports;
 use crate::cpython::{calls, instances};
 use crate::futures::{Future, Phase, completion};
-use crate::locks::event::Event;
-use crate::locks::passed_on;
+use crate::locks::unless_closing;
 use crate::locks::waiters::{self, Waiters};
 
 /// Which of the two lines.
@@ -27,55 +25,103 @@ pub enum Side {
     Putters,
 }
 
-/// Whether every method is the one we know.
-#[inline]
-pub fn is_plain(queue: &Bound<'_, Queue>) -> bool {
-    let queue = queue.as_any();
-    instances::is_plain::<Queue>(queue)
-        || instances::is_plain::<PriorityQueue>(queue)
-        || instances::is_plain::<LifoQueue>(queue)
+/// Who answers for a queue: we do if every method is the one we know, otherwise its methods.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The code below.
+    Us,
+    /// Whatever asyncio's name for it means.
+    Name,
 }
 
-#[inline]
-fn is_full(queue: &Bound<'_, Queue>) -> PyResult<bool> {
-    if is_plain(queue) {
-        return queue.get().is_full(queue.py());
+impl By {
+    /// Who that is for this queue.
+    #[inline]
+    pub fn of(queue: &Bound<'_, Queue>) -> Self {
+        let queue = queue.as_any();
+        let plain = instances::is_plain::<Queue>(queue)
+            || instances::is_plain::<PriorityQueue>(queue)
+            || instances::is_plain::<LifoQueue>(queue);
+        if plain { By::Us } else { By::Name }
     }
-    calls::method0(queue, intern!(queue.py(), "full"))?.is_truthy()
-}
 
-#[inline]
-fn is_empty(queue: &Bound<'_, Queue>) -> PyResult<bool> {
-    if is_plain(queue) {
-        return queue.get().items.is_empty(queue.py());
+    #[inline]
+    fn is_full(self, queue: &Bound<'_, Queue>) -> PyResult<bool> {
+        match self {
+            By::Us => queue.get().is_full(queue.py()),
+            By::Name => calls::method0(queue, intern!(queue.py(), "full"))?.is_truthy(),
+        }
     }
-    calls::method0(queue, intern!(queue.py(), "empty"))?.is_truthy()
-}
 
-#[inline]
-fn store(queue: &Bound<'_, Queue>, item: &Bound<'_, PyAny>) -> PyResult<()> {
-    if is_plain(queue) {
-        return queue.get().items.put(item);
+    #[inline]
+    fn is_empty(self, queue: &Bound<'_, Queue>) -> PyResult<bool> {
+        match self {
+            By::Us => queue.get().items.is_empty(queue.py()),
+            By::Name => calls::method0(queue, intern!(queue.py(), "empty"))?.is_truthy(),
+        }
     }
-    calls::method1(queue, intern!(queue.py(), "_put"), item).map(drop)
-}
 
-#[inline]
-fn fetch<'py>(queue: &Bound<'py, Queue>) -> PyResult<Bound<'py, PyAny>> {
-    if is_plain(queue) {
-        return queue.get().items.get(queue.py());
+    #[inline]
+    fn store(self, queue: &Bound<'_, Queue>, item: &Bound<'_, PyAny>) -> PyResult<()> {
+        match self {
+            By::Us => queue.get().items.put(item),
+            By::Name => calls::method1(queue, intern!(queue.py(), "_put"), item).map(drop),
+        }
     }
-    calls::method0(queue, intern!(queue.py(), "_get"))
-}
 
-#[inline]
-fn wake_next(queue: &Bound<'_, Queue>, side: Side) -> PyResult<()> {
-    let line = queue.get().line(side);
-    if is_plain(queue) {
-        return wake_next_of(queue.py(), line);
+    #[inline]
+    fn fetch<'py>(self, queue: &Bound<'py, Queue>) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            By::Us => queue.get().items.get(queue.py()),
+            By::Name => calls::method0(queue, intern!(queue.py(), "_get")),
+        }
     }
-    let line = line.show(queue.py())?;
-    calls::method1(queue, intern!(queue.py(), "_wakeup_next"), &line).map(drop)
+
+    #[inline]
+    fn wake_next(self, queue: &Bound<'_, Queue>, side: Side) -> PyResult<()> {
+        let line = queue.get().line(side);
+        match self {
+            By::Us => wake_next_of(queue.py(), line),
+            By::Name => {
+                let line = line.show(queue.py())?;
+                calls::method1(queue, intern!(queue.py(), "_wakeup_next"), &line).map(drop)
+            }
+        }
+    }
+
+    #[inline]
+    fn put_now(self, queue: &Bound<'_, Queue>, item: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = queue.py();
+        if queue.get().is_shut(py) {
+            return Err(shut_down(py));
+        }
+        if self.is_full(queue)? {
+            return Err(raised(imports(py).queue_is_full.bind(py)));
+        }
+        self.store(queue, item)?;
+        queue.get().count_put(py);
+        self.wake_next(queue, Side::Getters)
+    }
+
+    #[inline]
+    fn get_now<'py>(self, queue: &Bound<'py, Queue>) -> PyResult<Bound<'py, PyAny>> {
+        let py = queue.py();
+        if self.is_empty(queue)? {
+            return Err(match queue.get().is_shut(py) {
+                true => shut_down(py),
+                false => raised(imports(py).queue_is_empty.bind(py)),
+            });
+        }
+        self.take(queue)
+    }
+
+    /// The next item; there is one.
+    #[inline]
+    fn take<'py>(self, queue: &Bound<'py, Queue>) -> PyResult<Bound<'py, PyAny>> {
+        let item = self.fetch(queue)?;
+        self.wake_next(queue, Side::Putters)?;
+        Ok(item)
+    }
 }
 
 /// Wakes the first who is not done; whoever is passed over leaves the line.
@@ -104,96 +150,78 @@ pub fn wake_next_in(line: &Bound<'_, PyAny>) -> PyResult<()> {
 /// `Queue.put_nowait`.
 #[inline]
 pub fn put_now(queue: &Bound<'_, Queue>, item: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = queue.py();
-    if queue.get().is_shut(py) {
-        return Err(shut_down(py));
-    }
-    if is_full(queue)? {
-        return Err(raised(imports(py).queue_is_full.bind(py)));
-    }
-    store(queue, item)?;
-    queue.get().count_put(py);
-    wake_next(queue, Side::Getters)
+    By::of(queue).put_now(queue, item)
 }
 
 /// `Queue.get_nowait`.
 #[inline]
 pub fn get_now<'py>(queue: &Bound<'py, Queue>) -> PyResult<Bound<'py, PyAny>> {
-    let py = queue.py();
-    if is_empty(queue)? {
-        if queue.get().is_shut(py) {
-            return Err(shut_down(py));
-        }
-        return Err(raised(imports(py).queue_is_empty.bind(py)));
-    }
-    let item = fetch(queue)?;
-    wake_next(queue, Side::Putters)?;
-    Ok(item)
+    By::of(queue).get_now(queue)
 }
 
-/// `Queue.put` up to its next `await`.
+/// `Queue.put` up to its next `await`: None when the item is put, otherwise the Future to wait for.
 #[inline]
-pub fn begin_put(queue: &Bound<'_, Queue>, item: &Bound<'_, PyAny>) -> PyResult<Step> {
+pub fn begin_put<'py>(
+    queue: &Bound<'py, Queue>,
+    item: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, Future>>> {
     let py = queue.py();
-    if is_full(queue)? {
+    let by = By::of(queue);
+    if by.is_full(queue)? {
         if queue.get().is_shut(py) {
             return Err(shut_down(py));
         }
-        return wait(queue, Side::Putters);
+        return line_up(queue, Side::Putters).map(Some);
     }
-    if is_plain(queue) {
-        put_now(queue, item)?;
-        return Ok(Step::Return(py.None()));
+    match by {
+        By::Us => by.put_now(queue, item)?,
+        By::Name => drop(calls::method1(queue, intern!(py, "put_nowait"), item)?),
     }
-    let told = calls::method1(queue, intern!(py, "put_nowait"), item)?;
-    Ok(Step::Return(told.unbind()))
+    Ok(None)
 }
 
-/// `Queue.get` up to its next `await`.
+/// `Queue.get` up to its next `await`: the item; None when there is none.
 #[inline]
-pub fn begin_get(queue: &Bound<'_, Queue>) -> PyResult<Step> {
+pub fn begin_get<'py>(queue: &Bound<'py, Queue>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = queue.py();
-    if is_empty(queue)? {
-        if queue.get().is_shut(py) {
-            return Err(shut_down(py));
-        }
-        return wait(queue, Side::Getters);
+    let by = By::of(queue);
+    if by.is_empty(queue)? {
+        return if queue.get().is_shut(py) { Err(shut_down(py)) } else { Ok(None) };
     }
-    if is_plain(queue) {
-        return Ok(Step::Return(get_now(queue)?.unbind()));
+    match by {
+        By::Us => by.take(queue).map(Some),
+        By::Name => calls::method0(queue, intern!(py, "get_nowait")).map(Some),
     }
-    Ok(Step::Return(calls::method0(queue, intern!(py, "get_nowait"))?.unbind()))
 }
 
-fn wait(queue: &Bound<'_, Queue>, side: Side) -> PyResult<Step> {
-    let py = queue.py();
-    let home = queue.get().bound.enter(queue.as_any())?;
-    let future = Bound::new(py, Future::pending(py, home)?)?;
-    queue.get().line(side).push(&future)?;
-    Ok(Step::Wait(future.unbind()))
+/// A Future for one who has to wait.
+pub fn line_up<'py>(queue: &Bound<'py, Queue>, side: Side) -> PyResult<Bound<'py, Future>> {
+    let own = queue.get();
+    own.line(side).line_up(&own.bound, queue.as_any())
 }
 
-/// The `await` of `put` or `get` failed: its turn, if it was given one, is the next one's.
+/// The `await` of `put` or `get` raised `error`: its turn, if it was given one, is the next one's.
 pub fn give_up(
     queue: &Bound<'_, Queue>,
     side: Side,
-    future: &Bound<'_, Future>,
-    error: PyErr,
-) -> PyErr {
+    waiter: &Bound<'_, Future>,
+    error: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let py = queue.py();
+    let by = By::of(queue);
     let pass_on = || -> PyResult<()> {
-        completion::cancel(future, None)?;
-        queue.get().line(side).remove(future)?;
+        completion::cancel(waiter, None)?;
+        queue.get().line(side).remove(waiter)?;
         let useless = match side {
-            Side::Getters => is_empty(queue)?,
-            Side::Putters => is_full(queue)?,
+            Side::Getters => by.is_empty(queue)?,
+            Side::Putters => by.is_full(queue)?,
         };
-        if useless || future.get().phase(py) == Phase::Cancelled {
+        if useless || waiter.get().phase(py) == Phase::Cancelled {
             return Ok(());
         }
-        wake_next(queue, side)
+        by.wake_next(queue, side)
     };
-    passed_on(py, error, pass_on())
+    unless_closing(error, pass_on())
 }
 
 /// `Queue.task_done`.
@@ -215,36 +243,14 @@ fn finish(queue: &Bound<'_, Queue>) -> PyResult<()> {
     }
 }
 
-/// `Queue.join` up to its `await`.
-pub fn begin_join(queue: &Bound<'_, Queue>) -> PyResult<Step> {
-    let py = queue.py();
-    if queue.get().unfinished(py) <= 0 {
-        return Ok(Step::Return(py.None()));
-    }
-    match Event::begin_wait(&queue.get().finished(py)?)? {
-        Step::Return(_) => Ok(Step::Return(py.None())),
-        wait => Ok(wait),
-    }
-}
-
-/// `Queue.join` from its `await` on.
-pub fn end_join(
-    queue: &Bound<'_, Queue>,
-    future: &Bound<'_, Future>,
-    awaited: PyResult<Py<PyAny>>,
-) -> PyResult<Step> {
-    let py = queue.py();
-    Event::end_wait(&queue.get().finished(py)?, future, awaited)?;
-    Ok(Step::Return(py.None()))
-}
-
 /// `Queue.shutdown`.
 pub fn shut(queue: &Bound<'_, Queue>, immediate: bool) -> PyResult<()> {
     let py = queue.py();
     queue.get().set_shut(py, true);
     if immediate {
-        while !is_empty(queue)? {
-            drop(fetch(queue)?);
+        let by = By::of(queue);
+        while !by.is_empty(queue)? {
+            drop(by.fetch(queue)?);
             queue.get().count_done(py);
         }
         if queue.get().unfinished(py) == 0 {

@@ -2,7 +2,8 @@
 //!
 //! Semantics and messages are those of `Lib/asyncio/streams.py` of the newest CPython, on every
 //! Python. What joins a transport to its reader is `protocols::stream_reader`; opening connections
-//! and servers is Python's (`python/aioxide/streams.py`).
+//! and servers and what awaits
+//! is Python's (`python/aioxide/streams.py`).
 
 pub mod reader;
 pub mod reading;
@@ -10,4 +11,3 @@ pub mod separators;
 pub mod serving;
 mod unread;
 pub mod writer;
-pub mod writing;

@@ -13,10 +13,9 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyTuple};
 
-use super::reading::{Reading, Wish};
+use super::reading::{self, Progress, Wish};
 use super::separators::Separators;
 use super::unread::{DEFAULT_LIMIT, LARGE, MOST_AT_ONCE, ReaderState};
-use crate::coroutines::{Body, Coroutine};
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::cpython::{buffers, calls};
@@ -210,9 +209,15 @@ impl StreamReader {
         }
     }
 
-    fn wish<'py>(this: &Bound<'py, Self>, wish: Wish) -> PyResult<Bound<'py, Coroutine>> {
-        let reading = Reading::new(this.clone().unbind(), wish);
-        Coroutine::create(this.py(), Body::Reading(reading))
+    fn read_on<'py>(
+        this: &Bound<'py, Self>,
+        wish: &Wish,
+        waiter: Option<&Bound<'py, Future>>,
+    ) -> PyResult<Progress<'py>> {
+        match waiter {
+            None => reading::begin(this, wish),
+            Some(waiter) => reading::go_on(this, wish, waiter),
+        }
     }
 
     fn attribute(
@@ -298,58 +303,67 @@ impl StreamReader {
         Ok(())
     }
 
-    /// Up to `n` bytes, as soon as there are any; everything until the end if `n` is negative.
-    ///
-    /// `b""` at the end of the stream. Raises what ended the connection.
-    #[pyo3(signature = (n = -1), text_signature = "($self, n=-1)")]
-    fn read<'py>(this: &Bound<'py, Self>, n: isize) -> PyResult<Bound<'py, Coroutine>> {
-        StreamReader::wish(this, usize::try_from(n).map_or(Wish::All, Wish::Some))
-    }
-
-    /// One line with its `\n`; what is left, without one, at the end of the stream.
-    ///
-    /// Raises ValueError if the line is longer than the limit, and drops it.
-    fn readline<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, Coroutine>> {
-        StreamReader::wish(this, Wish::line())
-    }
-
-    /// Everything up to and with `separator`: bytes, or a tuple of which the first to end counts.
-    ///
-    /// Raises IncompleteReadError at the end of the stream, LimitOverrunError if what precedes the
-    /// separator is longer than the limit (it stays to be read), ValueError for an empty separator.
-    #[pyo3(signature = (separator = None), text_signature = "($self, separator=b'\\n')")]
-    fn readuntil<'py>(
+    /// `read` up to its next `await`: bytes, or the Future to wait for, which is `waiter` when it
+    /// goes on. So do the next three.
+    #[pyo3(signature = (n, waiter = None, /))]
+    fn _read<'py>(
         this: &Bound<'py, Self>,
-        separator: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, Coroutine>> {
-        let py = this.py();
-        let wish = match separator.map_or(Ok(Separators::Newline), Separators::of) {
-            Ok(separators) => Wish::until(separators),
-            Err(error) => Wish::Refused(error.into_value(py).into_any()),
-        };
-        StreamReader::wish(this, wish)
+        n: isize,
+        waiter: Option<&Bound<'py, Future>>,
+    ) -> PyResult<Progress<'py>> {
+        let wish = usize::try_from(n).map_or(Wish::All, Wish::Some);
+        StreamReader::read_on(this, &wish, waiter)
     }
 
-    /// Exactly `n` bytes, however many that is.
-    ///
-    /// Raises IncompleteReadError at the end of the stream, ValueError if `n` is negative.
-    fn readexactly<'py>(this: &Bound<'py, Self>, n: isize) -> PyResult<Bound<'py, Coroutine>> {
-        let wish = usize::try_from(n).map_or_else(
-            |_| {
-                let error = PyValueError::new_err("readexactly size can not be less than zero");
-                Wish::Refused(error.into_value(this.py()).into_any())
-            },
-            Wish::Exactly,
-        );
-        StreamReader::wish(this, wish)
+    #[pyo3(signature = (waiter = None, /))]
+    fn _readline<'py>(
+        this: &Bound<'py, Self>,
+        waiter: Option<&Bound<'py, Future>>,
+    ) -> PyResult<Progress<'py>> {
+        StreamReader::read_on(this, &Wish::Line, waiter)
+    }
+
+    #[pyo3(signature = (separator, waiter = None, /))]
+    fn _readuntil<'py>(
+        this: &Bound<'py, Self>,
+        separator: &Bound<'py, PyAny>,
+        waiter: Option<&Bound<'py, Future>>,
+    ) -> PyResult<Progress<'py>> {
+        StreamReader::read_on(this, &Wish::Until(Separators::of(separator)?), waiter)
+    }
+
+    #[pyo3(signature = (n, waiter = None, /))]
+    fn _readexactly<'py>(
+        this: &Bound<'py, Self>,
+        n: isize,
+        waiter: Option<&Bound<'py, Future>>,
+    ) -> PyResult<Progress<'py>> {
+        let count = usize::try_from(n)
+            .map_err(|_| PyValueError::new_err("readexactly size can not be less than zero"))?;
+        StreamReader::read_on(this, &Wish::Exactly(count), waiter)
+    }
+
+    /// `_wait_for_data` up to its `await`.
+    fn _line_up<'py>(
+        this: &Bound<'py, Self>,
+        func_name: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, Future>> {
+        reading::wait(this, &func_name.str()?.to_string_lossy(), (0, usize::MAX), 0)
+    }
+
+    /// `_wait_for_data` after its `await`.
+    fn _leave(this: &Bound<'_, Self>, waiter: &Bound<'_, Future>) {
+        reading::leave(this, waiter);
+    }
+
+    /// Any read after its `await` raised.
+    fn _give_up(this: &Bound<'_, Self>, waiter: &Bound<'_, Future>) -> PyResult<()> {
+        reading::leave(this, waiter);
+        StreamReader::pause_if_full(this)
     }
 
     fn __aiter__(this: Py<Self>) -> Py<Self> {
         this
-    }
-
-    fn __anext__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, Coroutine>> {
-        StreamReader::wish(this, Wish::next())
     }
 
     /// True once everything was read and nothing more will come.
@@ -380,13 +394,6 @@ impl StreamReader {
     /// The transport to pause when too much is unread; for protocols.
     fn set_transport(this: &Bound<'_, Self>, transport: &Bound<'_, PyAny>) -> PyResult<()> {
         StreamReader::attach(this, transport)
-    }
-
-    fn _wait_for_data<'py>(
-        this: &Bound<'py, Self>,
-        func_name: Py<PyAny>,
-    ) -> PyResult<Bound<'py, Coroutine>> {
-        StreamReader::wish(this, Wish::Data(func_name))
     }
 
     fn _wakeup_waiter(&self, py: Python<'_>) -> PyResult<()> {

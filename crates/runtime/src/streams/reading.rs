@@ -1,15 +1,12 @@
-//! The waits of a `StreamReader`: `read`, `readline`, `readuntil`, `readexactly`, `async for`.
+//! The reads of a `StreamReader`: `read`, `readline`, `readuntil`, `readexactly`, `async for`.
 //!
-//! What is there is taken at the first step, without a Future and without a turn. Whoever waits
-//! takes nothing before it goes on, so a wait that is cancelled loses no byte; and it is woken only
-//! when there is enough, so that the pieces of one large message cost one wake-up.
-
-use std::cell::Cell;
+//! What is there is taken at once, without a Future and without a turn. Whoever waits takes nothing
+//! before it goes on, so a wait that is cancelled loses no byte; and it is woken only when there is
+//! enough, so that the pieces of one large message cost one wake-up. The coroutines are Python's
+//! (`python/aioxide/streams.py`); each asks [`begin`] first and [`go_on`] after each wait.
 
 use engine::read_buffer::{Found, ReadBuffer};
-use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyValueError};
-use pyo3::gc::PyVisit;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
@@ -17,18 +14,11 @@ use pyo3::types::PyBytes;
 use super::reader::StreamReader;
 use super::separators::Separators;
 use super::unread::{LARGE, ReaderState};
-use crate::coroutines::Step;
 use crate::cpython::imports::imports;
 use crate::errors;
 use crate::futures::Future;
 
-/// One wait of one reader.
-pub struct Reading {
-    reader: Py<StreamReader>,
-    wish: Wish,
-}
-
-/// What is waited for.
+/// What is to be read.
 pub enum Wish {
     /// `read(n)`
     Some(usize),
@@ -37,56 +27,19 @@ pub enum Wish {
     /// `readexactly(n)`
     Exactly(usize),
     /// `readline()`
-    Line(Scanned),
-    /// `__anext__()`
-    Next(Scanned),
+    Line,
     /// `readuntil(...)`
-    Until(Box<(Separators, Scanned)>),
-    /// `_wait_for_data(name)`
-    Data(Py<PyAny>),
-    /// Nothing: the arguments were wrong, which is raised when it is awaited.
-    Refused(Py<PyAny>),
+    Until(Separators),
 }
 
-/// Up to where no separator begins.
-#[derive(Default)]
-pub struct Scanned(Cell<usize>);
-
 impl Wish {
-    /// `readline()`
-    pub fn line() -> Self {
-        Wish::Line(Scanned::default())
-    }
-
-    /// `__anext__()`
-    pub fn next() -> Self {
-        Wish::Next(Scanned::default())
-    }
-
-    /// `readuntil(separators)`
-    pub fn until(separators: Separators) -> Self {
-        Wish::Until(Box::new((separators, Scanned::default())))
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Wish::Some(_) | Wish::All => "StreamReader.read",
-            Wish::Exactly(_) => "StreamReader.readexactly",
-            Wish::Line(_) => "StreamReader.readline",
-            Wish::Next(_) => "StreamReader.__anext__",
-            Wish::Until(_) | Wish::Refused(_) => "StreamReader.readuntil",
-            Wish::Data(_) => "StreamReader._wait_for_data",
-        }
-    }
-
     /// What asyncio calls it where two tasks read at once.
-    fn waits_as(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(match self {
-            Wish::Some(_) | Wish::All => "read".to_owned(),
-            Wish::Exactly(_) => "readexactly".to_owned(),
-            Wish::Data(name) => name.bind(py).str()?.to_string_lossy().into_owned(),
-            _ => "readuntil".to_owned(),
-        })
+    fn waits_as(&self) -> &'static str {
+        match self {
+            Wish::Some(_) | Wish::All => "read",
+            Wish::Exactly(_) => "readexactly",
+            Wish::Line | Wish::Until(_) => "readuntil",
+        }
     }
 
     /// Fewer bytes than these, unless they are the last, are of no use.
@@ -107,115 +60,104 @@ impl Wish {
     }
 }
 
-impl Reading {
-    /// A wait that has not begun.
-    pub fn new(reader: Py<StreamReader>, wish: Wish) -> Self {
-        Reading { reader, wish }
-    }
+/// What was read, or the Future that is done when there is more.
+pub type Progress<'py> = Bound<'py, PyAny>;
 
-    /// The qualified name of the coroutine.
-    pub fn name(&self) -> &'static str {
-        self.wish.name()
+/// Takes what is there, or begins to wait.
+#[inline]
+pub fn begin<'py>(reader: &Bound<'py, StreamReader>, wish: &Wish) -> PyResult<Progress<'py>> {
+    if let Some(error) = reader.get().failure(reader.py()) {
+        return Err(PyErr::from_value(error.into_bound(reader.py())));
     }
+    take_or_wait(reader, wish, 0)
+}
 
-    /// Takes what is there, or begins to wait.
-    #[inline]
-    pub fn begin(&self, py: Python<'_>) -> PyResult<Step> {
-        let reader = self.reader.bind(py);
-        match &self.wish {
-            Wish::Refused(error) => return Err(PyErr::from_value(error.bind(py).clone())),
-            Wish::Data(_) => return self.wait(reader),
-            _ => {}
-        }
-        if let Some(error) = reader.get().failure(py) {
-            return Err(PyErr::from_value(error.into_bound(py)));
-        }
-        self.take_or_wait(reader)
-    }
+/// Goes on after a wait for `waiter`.
+#[inline]
+pub fn go_on<'py>(
+    reader: &Bound<'py, StreamReader>,
+    wish: &Wish,
+    waiter: &Bound<'py, Future>,
+) -> PyResult<Progress<'py>> {
+    let scanned = leave(reader, waiter);
+    take_or_wait(reader, wish, scanned)
+}
 
-    /// Goes on after a wait. Whoever began to wait after this one was woken goes on waiting.
-    pub fn go_on(
-        &self,
-        py: Python<'_>,
-        future: &Bound<'_, Future>,
-        awaited: PyResult<Py<PyAny>>,
-    ) -> PyResult<Step> {
-        let reader = self.reader.bind(py);
-        let waiter = reader.get().state.with(py, |state| {
-            if state.waiter.as_ref().is_some_and(|waiter| !waiter.is(future)) {
-                return None;
-            }
-            (state.wanted, state.at_most) = (0, usize::MAX);
-            state.waiter.take()
-        });
-        drop(waiter);
-        if let Err(error) = awaited {
-            StreamReader::pause_if_full(reader)?;
-            return Err(error);
-        }
-        match &self.wish {
-            Wish::Data(_) => Ok(Step::Return(py.None())),
-            _ => self.take_or_wait(reader),
-        }
-    }
-
-    fn take_or_wait(&self, reader: &Bound<'_, StreamReader>) -> PyResult<Step> {
-        reader.get().state.with(reader.py(), |state| state.settle(reader.py()))?;
-        let taken = match &self.wish {
-            Wish::Some(count) => read_some(reader, *count)?,
-            Wish::All => read_all(reader)?,
-            Wish::Exactly(count) => read_exactly(reader, *count)?,
-            Wish::Line(scanned) => read_line(reader, scanned)?,
-            Wish::Next(scanned) => read_line(reader, scanned)?.map(not_the_end).transpose()?,
-            Wish::Until(until) => read_until(reader, &until.0, &until.1)?,
-            Wish::Data(_) | Wish::Refused(_) => None,
+/// Waits no more; up to where it had found no separator. Whoever began to wait after this one was
+/// woken goes on waiting.
+pub fn leave(reader: &Bound<'_, StreamReader>, waiter: &Bound<'_, Future>) -> usize {
+    let (scanned, old) = reader.get().state.with(reader.py(), |state| {
+        let scanned = match state.scanned {
+            (by, scanned) if by == waiter.as_ptr() as usize => scanned,
+            _ => 0,
         };
-        match taken {
-            Some(bytes) => Ok(Step::Return(bytes.into_any().unbind())),
-            None => self.wait(reader),
+        if state.waiter.as_ref().is_some_and(|other| !other.is(waiter)) {
+            return (scanned, None);
         }
-    }
+        (state.wanted, state.at_most) = (0, usize::MAX);
+        (scanned, state.waiter.take())
+    });
+    drop(old);
+    scanned
+}
 
-    /// `_wait_for_data`
-    fn wait(&self, reader: &Bound<'_, StreamReader>) -> PyResult<Step> {
-        let py = reader.py();
-        let (taken, paused, home) = reader.get().state.with(py, |state| {
-            let home = state.home.as_ref().map(|home| home.clone_ref(py));
-            (state.waiter.is_some(), state.paused, home)
-        });
-        if taken {
-            return Err(PyRuntimeError::new_err(format!(
-                "{}() called while another coroutine is already waiting for incoming data",
-                self.wish.waits_as(py)?
-            )));
+fn take_or_wait<'py>(
+    reader: &Bound<'py, StreamReader>,
+    wish: &Wish,
+    scanned: usize,
+) -> PyResult<Progress<'py>> {
+    reader.get().state.with(reader.py(), |state| state.settle(reader.py()))?;
+    let mut scanned = scanned;
+    let taken = match wish {
+        Wish::Some(count) => read_some(reader, *count)?,
+        Wish::All => read_all(reader)?,
+        Wish::Exactly(count) => read_exactly(reader, *count)?,
+        Wish::Line => read_line(reader, &mut scanned)?,
+        Wish::Until(separators) => read_until(reader, separators, &mut scanned)?,
+    };
+    match taken {
+        Some(bytes) => Ok(bytes.into_any()),
+        None => {
+            let sizes = (wish.least(), wish.most());
+            Ok(wait(reader, wish.waits_as(), sizes, scanned)?.into_any())
         }
-        if paused {
-            // Otherwise nothing would ever come.
-            StreamReader::resume(reader)?;
-        }
-        let home = home.ok_or_else(|| errors::uninitialized("StreamReader"))?;
-        let future = Py::new(py, Future::pending(py, home)?)?;
-        let (least, most) = (self.wish.least(), self.wish.most());
-        let old = reader.get().state.with(py, |state| {
-            (state.wanted, state.at_most) = (least, most);
-            // Of `read()` nobody knows yet how much it will be.
-            if least != usize::MAX && least.saturating_sub(state.len()) >= LARGE {
-                state.grow(py)?;
-            }
-            Ok::<_, PyErr>(state.waiter.replace(future.clone_ref(py).into_any()))
-        })?;
-        drop(old);
-        Ok(Step::Wait(future))
     }
+}
 
-    /// Shows the objects to the collector.
-    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.reader)?;
-        match &self.wish {
-            Wish::Data(object) | Wish::Refused(object) => visit.call(object),
-            _ => Ok(()),
-        }
+/// `_wait_for_data`: begins to wait for `sizes` bytes, at least and at most.
+pub fn wait<'py>(
+    reader: &Bound<'py, StreamReader>,
+    name: &str,
+    (least, most): (usize, usize),
+    scanned: usize,
+) -> PyResult<Bound<'py, Future>> {
+    let py = reader.py();
+    let (taken, paused, home) = reader.get().state.with(py, |state| {
+        let home = state.home.as_ref().map(|home| home.clone_ref(py));
+        (state.waiter.is_some(), state.paused, home)
+    });
+    if taken {
+        return Err(PyRuntimeError::new_err(format!(
+            "{name}() called while another coroutine is already waiting for incoming data"
+        )));
     }
+    if paused {
+        // Otherwise nothing would ever come.
+        StreamReader::resume(reader)?;
+    }
+    let home = home.ok_or_else(|| errors::uninitialized("StreamReader"))?;
+    let waiter = Bound::new(py, Future::pending(py, home)?)?;
+    let old = reader.get().state.with(py, |state| {
+        (state.wanted, state.at_most) = (least, most);
+        state.scanned = (waiter.as_ptr() as usize, scanned);
+        // Of `read()` nobody knows yet how much it will be.
+        if least != usize::MAX && least.saturating_sub(state.len()) >= LARGE {
+            state.grow(py)?;
+        }
+        Ok::<_, PyErr>(state.waiter.replace(waiter.clone().into_any().unbind()))
+    })?;
+    drop(old);
+    Ok(waiter)
 }
 
 type Taken<'py> = Option<Bound<'py, PyBytes>>;
@@ -300,18 +242,18 @@ enum Search {
 fn search(
     state: &ReaderState,
     (shortest, longest): (usize, usize),
-    scanned: &Scanned,
+    scanned: &mut usize,
     find: impl FnOnce(&ReadBuffer<PyBackedBytes>, usize) -> Option<Found>,
 ) -> Search {
     let length = state.buffer.len();
-    let from = scanned.0.get().min(length);
+    let from = (*scanned).min(length);
     if length - from >= shortest {
         if let Some(found) = find(&state.buffer, from) {
             return Search::Found(found);
         }
         // The last bytes may be the beginning of a separator.
         let from = (length + 1).saturating_sub(longest);
-        scanned.0.set(from);
+        *scanned = from;
         if from > state.limit {
             return Search::TooLong(from);
         }
@@ -332,7 +274,7 @@ fn overrun(message: &str, limit: usize) -> String {
 
 /// A line, in the words of `StreamReader.readline`: one that is too long is dropped.
 #[inline]
-fn read_line<'py>(reader: &Bound<'py, StreamReader>, scanned: &Scanned) -> PyResult<Taken<'py>> {
+fn read_line<'py>(reader: &Bound<'py, StreamReader>, scanned: &mut usize) -> PyResult<Taken<'py>> {
     let py = reader.py();
     let taken = reader.get().state.with(py, |state| {
         let limit = state.limit;
@@ -356,10 +298,6 @@ fn read_line<'py>(reader: &Bound<'py, StreamReader>, scanned: &Scanned) -> PyRes
     taken.map_err(PyValueError::new_err)
 }
 
-fn not_the_end(line: Bound<'_, PyBytes>) -> PyResult<Bound<'_, PyBytes>> {
-    if line.as_bytes().is_empty() { Err(PyStopAsyncIteration::new_err(())) } else { Ok(line) }
-}
-
 enum Until<'py> {
     Taken(Bound<'py, PyBytes>),
     Incomplete(Bound<'py, PyBytes>),
@@ -370,7 +308,7 @@ enum Until<'py> {
 fn read_until<'py>(
     reader: &Bound<'py, StreamReader>,
     separators: &Separators,
-    scanned: &Scanned,
+    scanned: &mut usize,
 ) -> PyResult<Taken<'py>> {
     let py = reader.py();
     let until = reader.get().state.with(py, |state| {

@@ -10,8 +10,6 @@ use crate::cpython::buffers;
 
 /// One separator or several, none of them empty.
 pub enum Separators {
-    /// The end of a line.
-    Newline,
     /// This one.
     One(PyBackedBytes),
     /// Whichever ends first; the shortest comes first, at least one is there.
@@ -39,7 +37,6 @@ impl Separators {
     /// The lengths of the shortest and of the longest.
     pub fn lengths(&self) -> (usize, usize) {
         match self {
-            Separators::Newline => (1, 1),
             Separators::One(one) => (one.len(), one.len()),
             Separators::Several(several) => {
                 (several.first().map_or(1, |it| it.len()), several.last().map_or(1, |it| it.len()))
@@ -50,7 +47,6 @@ impl Separators {
     /// The first to end, not looking before `from`.
     pub fn find(&self, buffer: &ReadBuffer<PyBackedBytes>, from: usize) -> Option<Found> {
         match self {
-            Separators::Newline => buffer.find(b"\n", from),
             Separators::One(one) => buffer.find(one, from),
             Separators::Several(several) => {
                 buffer.find_any(several.iter().map(|separator| &**separator), from)

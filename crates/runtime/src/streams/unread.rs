@@ -32,6 +32,8 @@ pub(super) struct ReaderState {
     /// Nor does it take more than these.
     pub(super) at_most: usize,
     pub(super) waiter: Option<Py<PyAny>>,
+    /// Up to where whoever waits (its address) has found that no separator begins.
+    pub(super) scanned: (usize, usize),
     pub(super) exception: Option<Py<PyAny>>,
     pub(super) transport: Option<Py<PyAny>>,
     pub(super) source_traceback: Option<Py<PyAny>>,
@@ -51,6 +53,7 @@ impl ReaderState {
             wanted: 0,
             at_most: usize::MAX,
             waiter: None,
+            scanned: (0, 0),
             exception: None,
             transport: None,
             source_traceback: None,

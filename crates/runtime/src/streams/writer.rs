@@ -1,21 +1,18 @@
 //! `StreamWriter`: the writing end of a stream, a thin face of its transport.
 //!
 //! The transport's methods are called by name, so one that was replaced on it is the one that runs.
-//! What awaits things that are not ours (`start_tls`, a protocol of the program's own) is completed
-//! in Python, by `python/aioxide/streams.py`.
+//! What awaits (`drain`, `wait_closed`, `start_tls`) is in `python/aioxide/streams.py`.
 
 use std::sync::atomic::AtomicUsize;
 
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyAssertionError, PyResourceWarning, PyRuntimeError};
+use pyo3::exceptions::{PyAssertionError, PyResourceWarning};
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::reader::StreamReader;
-use super::writing::Writing;
-use crate::coroutines::{Body, Coroutine};
 use crate::cpython::calls;
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
@@ -73,8 +70,7 @@ impl StreamWriter {
         self.object(py, |state| &state.transport).ok_or_else(uninitialized)
     }
 
-    /// The loop.
-    pub fn home(&self, py: Python<'_>) -> PyResult<Home> {
+    fn home(&self, py: Python<'_>) -> PyResult<Home> {
         self.state
             .with(py, |state| state.home.as_ref().map(|home| home.clone_ref(py)))
             .ok_or_else(uninitialized)
@@ -84,22 +80,9 @@ impl StreamWriter {
         self.object(py, |state| &state.protocol).ok_or_else(uninitialized)
     }
 
-    /// The protocol, if its waits are ours.
-    ///
-    /// # Errors
-    /// `RuntimeError` when another protocol took its place after the wait began.
-    pub fn native_protocol<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> PyResult<Bound<'py, StreamReaderProtocol>> {
-        self.protocol_of(py)?.cast_into_exact::<StreamReaderProtocol>().map_err(|_| {
-            PyRuntimeError::new_err("the protocol of a stream was replaced while it was awaited")
-        })
-    }
-
     /// Raises what ended reading.
     #[inline]
-    pub fn raise_failure(this: &Bound<'_, Self>) -> PyResult<()> {
+    fn raise_failure(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let Some(reader) = this.get().object(py, |state| &state.reader) else { return Ok(()) };
         let failure = match reader.cast_exact::<StreamReader>() {
@@ -114,7 +97,7 @@ impl StreamWriter {
 
     /// `transport.is_closing()`
     #[inline]
-    pub fn is_transport_closing(this: &Bound<'_, Self>) -> PyResult<bool> {
+    fn is_transport_closing(this: &Bound<'_, Self>) -> PyResult<bool> {
         let py = this.py();
         let transport = this.get().transport_of(py)?;
         match transport.cast_exact::<StreamTransport>() {
@@ -199,28 +182,16 @@ impl StreamWriter {
         self.ask(intern!(py, "is_closing"))
     }
 
-    /// Waits until the connection is closed; raises what ended it.
-    fn wait_closed<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+    /// Whether `drain` has nothing to wait for; False where that takes a look at Python objects, or
+    /// a turn of the loop. Raises what ended the connection.
+    fn _is_drained(this: &Bound<'_, Self>) -> PyResult<bool> {
         let py = this.py();
-        match this.get().protocol_of(py)?.cast_exact::<StreamReaderProtocol>() {
-            Ok(protocol) => {
-                let closed = Writing::Closed(protocol.clone().unbind());
-                Ok(Coroutine::create(py, Body::Writing(closed))?.into_any())
-            }
-            Err(_) => this.call_method0(intern!(py, "_wait_closed_of_other")),
-        }
-    }
-
-    /// Waits until so much is sent that more can be written.
-    ///
-    /// Raises what ended the connection, ConnectionResetError if that was no error.
-    fn drain<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let py = this.py();
-        if this.get().protocol_of(py)?.is_exact_instance_of::<StreamReaderProtocol>() {
-            let drain = Writing::drain(this.clone().unbind());
-            return Ok(Coroutine::create(py, Body::Writing(drain))?.into_any());
-        }
-        this.call_method0(intern!(py, "_drain_of_other"))
+        let protocol = this.get().protocol_of(py)?;
+        let Ok(protocol) = protocol.cast_exact::<StreamReaderProtocol>() else {
+            return Ok(false);
+        };
+        StreamWriter::raise_failure(this)?;
+        Ok(!StreamWriter::is_transport_closing(this)? && protocol.get().takes_more(py)?)
     }
 
     /// What is known of the connection, as of a transport.

@@ -13,7 +13,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyTuple};
 
 use super::Task;
-use crate::coroutines::{self, Body, Coroutine, Step};
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::cpython::version;
@@ -21,6 +20,7 @@ use crate::errors;
 use crate::event_loop::callback::{Callback, Timer};
 use crate::event_loop::{BaseEventLoop, clock, report};
 use crate::handles::TimerHandle;
+use crate::settled::settled;
 
 /// Where a timeout is in its life; the words are asyncio's.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -113,7 +113,7 @@ impl Timeout {
     }
 
     /// `Timeout.__aenter__`.
-    pub fn enter(this: &Bound<'_, Self>) -> PyResult<Step> {
+    fn enter(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         if this.get().stage(py) != Stage::Created {
             return Err(PyRuntimeError::new_err("Timeout has already been entered"));
@@ -135,7 +135,7 @@ impl Timeout {
         if let Some(when) = when {
             Timeout::arm(this, &event_loop, when.bind(py))?;
         }
-        Ok(Step::Return(this.clone().into_any().unbind()))
+        Ok(())
     }
 
     /// Schedules the expiry, at once if its time has come.
@@ -335,8 +335,9 @@ impl Timeout {
         matches!(self.stage(py), Stage::Expiring | Stage::Expired)
     }
 
-    fn __aenter__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, Coroutine>> {
-        Coroutine::create(this.py(), Body::TimeoutEnter(this.clone().unbind()))
+    /// What `__aenter__` does.
+    fn _enter(this: &Bound<'_, Self>) -> PyResult<()> {
+        Timeout::enter(this)
     }
 
     #[pyo3(signature = (exc_type, exc_val, exc_tb, /))]
@@ -348,7 +349,7 @@ impl Timeout {
     ) -> PyResult<Bound<'py, PyAny>> {
         let _ = (exc_type, exc_tb);
         Timeout::leave(this, exc_val)?;
-        coroutines::settled(this.py())
+        settled(this.py())
     }
 
     /// The time is over: cancels the task.
