@@ -401,6 +401,47 @@ def test_private_names(loop, namespace):
     assert reader._eof is True
 
 
+def test_the_buffer_is_the_buffer(loop, namespace):
+    """Some programs peek into it, take from it, or put something back."""
+    reader = namespace.StreamReader(loop=loop)
+    reader.feed_data(b"one two")
+    buffer = reader._buffer
+    reader.feed_data(b" three")
+    assert buffer == b"one two three"
+    del buffer[:4]
+    assert at_once(reader.readexactly(3)) == b"two"
+    assert buffer == b" three"
+    buffer[:0] = b"and"
+    assert at_once(reader.read(100)) == b"and three"
+    assert (buffer, reader.at_eof()) == (b"", False)
+    reader._buffer = replaced = bytearray(b"line\nrest")
+    assert at_once(reader.readline()) == b"line\n"
+    assert replaced == b"rest"
+    reader.feed_eof()
+    replaced.clear()
+    assert reader.at_eof()
+
+
+def test_a_connection_goes_on_after_a_look_into_its_buffer(run, namespace):
+    async def main():
+        async def answer(reader, writer):
+            assert reader._buffer == b""
+            writer.write(await reader.readexactly(200_000))
+            writer.close()
+
+        server = await namespace.start_server(answer, "127.0.0.1", 0)
+        reader, writer = await namespace.open_connection(*server.sockets[0].getsockname())
+        assert reader._buffer == b""
+        writer.write(bytes(200_000))
+        received = await reader.read()
+        assert (len(received), reader._buffer) == (200_000, b"")
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+
+    run(main())
+
+
 def test_how_a_reader_is_shown(loop, namespace):
     reader = namespace.StreamReader(loop=loop)
     assert repr(reader) == "<StreamReader>"

@@ -10,8 +10,7 @@ use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyOverflowError,
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PySlice, PyTuple};
 
 use super::reading::{self, Progress, Wish};
 use super::separators::Separators;
@@ -129,9 +128,40 @@ impl StreamReader {
         if piece.as_bytes().is_empty() {
             return Ok(());
         }
+        this.get().take_back(py);
         let bytes = piece.clone();
         this.get().state.with(py, |state| state.add(py, bytes.as_bytes(), Some(piece)))?;
+        this.get().show_again(py)?;
         StreamReader::on_fed(this)
+    }
+
+    /// Whether somebody was given the buffer, who may look into it, or change it, at any time.
+    #[inline]
+    pub fn is_shown(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |state| state.shown.is_some())
+    }
+
+    /// What is unread is what the buffer that was shown holds by now. Goes before whatever reads or
+    /// adds; [`StreamReader::show_again`] comes after it.
+    #[inline]
+    fn take_back(&self, py: Python<'_>) {
+        let shown = self.state.with(py, |state| Some(state.shown.as_ref()?.clone_ref(py)));
+        if let Some(shown) = shown {
+            let unread = PyBytes::new(py, &shown.bind(py).to_vec());
+            self.state.with(py, |state| state.replace(unread));
+        }
+    }
+
+    #[inline]
+    fn show_again(&self, py: Python<'_>) -> PyResult<()> {
+        let shown = self.state.with(py, |state| {
+            let shown = state.shown.as_ref()?.clone_ref(py);
+            Some((shown, PyBytes::new(py, state.buffer.as_slice())))
+        });
+        match shown {
+            Some((shown, unread)) => shown.bind(py).set_item(PySlice::full(py), unread),
+            None => Ok(()),
+        }
     }
 
     /// `feed_eof`: nothing more will come.
@@ -214,10 +244,13 @@ impl StreamReader {
         wish: &Wish,
         waiter: Option<&Bound<'py, Future>>,
     ) -> PyResult<Progress<'py>> {
-        match waiter {
+        this.get().take_back(this.py());
+        let progress = match waiter {
             None => reading::begin(this, wish),
             Some(waiter) => reading::go_on(this, wish, waiter),
-        }
+        };
+        this.get().show_again(this.py())?;
+        progress
     }
 
     fn attribute(
@@ -368,6 +401,7 @@ impl StreamReader {
 
     /// True once everything was read and nothing more will come.
     fn at_eof(&self, py: Python<'_>) -> bool {
+        self.take_back(py);
         self.state.with(py, |state| state.eof && state.len() == 0)
     }
 
@@ -436,23 +470,29 @@ impl StreamReader {
         self.state.with(py, |state| state.home.as_ref().map(|it| it.clone_ref(py).into_any(py)))
     }
 
-    /// A copy of what is unread; setting it replaces what is unread.
+    /// What is unread: made when somebody looks, kept in step from then on, changes included.
     #[getter]
     fn _buffer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyByteArray>> {
         self.state.with(py, |state| {
+            if let Some(shown) = &state.shown {
+                return Ok(shown.bind(py).clone());
+            }
             state.settle(py)?;
-            Ok(PyByteArray::new(py, state.buffer.as_slice()))
+            let shown = PyByteArray::new(py, state.buffer.as_slice());
+            state.shown = Some(shown.clone().unbind());
+            Ok(shown)
         })
     }
 
     #[setter(_buffer)]
     fn put_buffer(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let piece = buffers::read(value, |bytes| PyBytes::new(py, bytes))?;
-        self.state.with(py, |state| {
-            state.growing = None;
-            state.buffer.clear();
-            state.buffer.push(PyBackedBytes::from(piece));
-        });
+        let shown = match value.cast::<PyByteArray>() {
+            Ok(shown) => shown.clone(),
+            Err(_) => buffers::read(value, |bytes| PyByteArray::new(py, bytes))?,
+        };
+        let old = self.state.with(py, |state| state.shown.replace(shown.unbind()));
+        drop(old);
+        self.take_back(py);
         Ok(())
     }
 

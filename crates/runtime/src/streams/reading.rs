@@ -151,7 +151,8 @@ pub fn wait<'py>(
         (state.wanted, state.at_most) = (least, most);
         state.scanned = (waiter.as_ptr() as usize, scanned);
         // Of `read()` nobody knows yet how much it will be.
-        if least != usize::MAX && least.saturating_sub(state.len()) >= LARGE {
+        let large = least != usize::MAX && least.saturating_sub(state.len()) >= LARGE;
+        if large && state.shown.is_none() {
             state.grow(py)?;
         }
         Ok::<_, PyErr>(state.waiter.replace(waiter.clone().into_any().unbind()))

@@ -7,7 +7,7 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes};
 
 use crate::cpython::buffers::Growing;
 use crate::event_loop::home::Home;
@@ -26,6 +26,8 @@ pub(super) struct ReaderState {
     pub(super) buffer: ReadBuffer<PyBackedBytes>,
     /// What a large read will return. While there is one, it holds all that is unread.
     pub(super) growing: Option<Box<Growing>>,
+    /// What somebody was given as `_buffer`: holds all that is unread too, and may be changed there.
+    pub(super) shown: Option<Py<PyByteArray>>,
     pub(super) limit: usize,
     /// Whoever waits is of no use to be woken for fewer bytes than these.
     pub(super) wanted: usize,
@@ -49,6 +51,7 @@ impl ReaderState {
             home: None,
             buffer: ReadBuffer::new(),
             growing: None,
+            shown: None,
             limit: DEFAULT_LIMIT,
             wanted: 0,
             at_most: usize::MAX,
@@ -79,6 +82,13 @@ impl ReaderState {
         Ok(())
     }
 
+    /// What is unread is this, and nothing else.
+    pub(super) fn replace(&mut self, unread: Bound<'_, PyBytes>) {
+        self.growing = None;
+        self.buffer.clear();
+        self.buffer.push(PyBackedBytes::from(unread));
+    }
+
     /// Puts what is unread where every read looks for it.
     #[inline]
     pub(super) fn settle(&mut self, py: Python<'_>) -> PyResult<()> {
@@ -107,7 +117,7 @@ impl ReaderState {
             return Ok(());
         }
         let total = self.buffer.len() + bytes.len();
-        if total >= LARGE && total < self.wanted {
+        if total >= LARGE && total < self.wanted && self.shown.is_none() {
             self.grow(py)?;
             return self.add(py, bytes, object);
         }
@@ -129,6 +139,7 @@ impl ReaderState {
     /// Shows every Python object to the collector.
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.waiter)?;
+        visit.call(&self.shown)?;
         visit.call(&self.exception)?;
         visit.call(&self.transport)?;
         visit.call(&self.source_traceback)?;

@@ -135,8 +135,10 @@ impl StreamTransport {
         self.state.with(py, |state| match &state.protocol {
             Some(Protocol::Tls(tls)) => Kind::Tls(tls.clone_ref(py)),
             Some(Protocol::Streams(streams)) => match streams.get().native_reader(py) {
-                Some(reader) => Kind::Reader { reader, room: state.room as usize },
-                None => Kind::Plain { room: state.room },
+                Some(reader) if !reader.get().is_shown(py) => {
+                    Kind::Reader { reader, room: state.room as usize }
+                }
+                _ => Kind::Plain { room: state.room },
             },
             Some(Protocol::Python(protocol)) if protocol.is_buffered() => Kind::Buffered,
             _ => Kind::Plain { room: state.room },
