@@ -153,11 +153,14 @@ def start(way, program, **environment):
 def alike(text):
     """The text without what may differ between two runs: loop, addresses, ports, dates, set order.
 
+    Nor in which file a function of asyncio is defined, which may be ours.
+
     Pool events are logged with connections of two libraries' choosing, so only results count.
     """
     text = re.sub(r"<\w*EventLoop (running=)", r"<the loop \1", text)
     text = re.sub(r"'Date': '[^']*'", "'Date': …", text)
     text = re.sub(r"\b0x[0-9a-f]+\b", "0x…", text)
+    text = re.sub(r"defined at \S*/tasks\.py:\d+", "defined at …", text)
     text = re.sub(r"127\.0\.0\.1:\d{4,5}", "127.0.0.1:…", text)
     lines = [line for line in text.splitlines() if "INFO sqlalchemy.pool" not in line]
     return [

@@ -135,6 +135,48 @@ def test_line_that_blocks_the_loop_is_named(run_child, is_aioxide):
     assert ("in main" in child.stderr) == is_aioxide
 
 
+def test_what_was_written_before_the_end_is_sent(run_child, is_aioxide):
+    """The peer reads when the program has returned from its main coroutine, and not before."""
+    child = run_child(
+        """
+        import socket, threading
+
+        listener = socket.create_server(("127.0.0.1", 0))
+        returned = threading.Event()
+
+        def receive():
+            peer, _ = listener.accept()
+            returned.wait()
+            received = 0
+            while data := peer.recv(1 << 20):
+                received += len(data)
+            print(received)
+
+        thread = threading.Thread(target=receive)
+        thread.start()
+
+        class Told(asyncio.Protocol):
+            def connection_lost(self, error):
+                print("told", error)
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_connection(Told, *listener.getsockname())
+            transport.write(bytes(50_000_000))
+            transport.close()
+            returned.set()
+
+        namespace.run(main())
+        thread.join()
+        """,
+        arguments=QUIET,
+    )
+    if is_aioxide:
+        assert sorted(child.stdout.splitlines()) == ["50000000", "told None"]
+    else:
+        assert "told" not in child.stdout
+
+
 def test_transport_that_outlives_its_loop_does_not_fail(run_child, is_aioxide):
     child = run_child(
         """
@@ -155,3 +197,126 @@ def test_transport_that_outlives_its_loop_does_not_fail(run_child, is_aioxide):
     if not is_aioxide and sys.version_info < (3, 13) and "Event loop is closed" not in child.stderr:
         pytest.skip("subprocesses of this asyncio need the main thread's child watcher")
     assert ("RuntimeError: Event loop is closed" in child.stderr) != is_aioxide
+
+
+def test_cancellation_of_a_wait_that_is_just_over_arrives(run_child, is_aioxide):
+    child = run_child(
+        """
+        async def main():
+            async def wait():
+                await namespace.wait_for(future, 60)
+                await asyncio.get_running_loop().create_future()
+
+            future = asyncio.get_running_loop().create_future()
+            waiting = asyncio.ensure_future(wait())
+            await asyncio.sleep(0)
+            future.set_result(1)
+            waiting.cancel()
+            done, lost = await asyncio.wait({waiting}, timeout=0.2)
+            print("arrived" if done else "lost")
+            waiting.cancel()
+
+        namespace.run(main())
+        """,
+        arguments=QUIET,
+    )
+    is_right = is_aioxide or sys.version_info >= (3, 12)
+    assert child.stdout == ("arrived\n" if is_right else "lost\n")
+
+
+def test_cancellation_of_a_group_that_is_failing_arrives(run_child, is_aioxide):
+    child = run_child(
+        """
+        async def fail():
+            raise ValueError
+
+        async def end_slowly():
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                await asyncio.sleep(0.05)
+
+        async def main():
+            async def wait():
+                try:
+                    async with namespace.TaskGroup() as group:
+                        group.create_task(end_slowly())
+                        group.create_task(fail())
+                except* ValueError:
+                    pass
+                await asyncio.get_running_loop().create_future()
+
+            waiting = asyncio.ensure_future(wait())
+            await asyncio.sleep(0.02)
+            waiting.cancel()
+            done, lost = await asyncio.wait({waiting}, timeout=0.2)
+            print("arrived" if done else "lost")
+            waiting.cancel()
+
+        namespace.run(main())
+        """,
+        arguments=QUIET,
+    )
+    is_right = is_aioxide or sys.version_info >= (3, 13)
+    assert child.stdout == ("arrived\n" if is_right else "lost\n")
+
+
+def test_permit_of_a_waiter_that_is_closed_is_passed_on(run_child, is_aioxide):
+    child = run_child(
+        """
+        async def main():
+            semaphore = namespace.Semaphore()
+            await semaphore.acquire()
+            waiting = semaphore.acquire()
+            waiting.send(None)
+            semaphore.release()
+            waiting.close()
+            print(1 - semaphore._value, "lost")
+
+        namespace.run(main())
+        """,
+        arguments=QUIET,
+    )
+    assert child.stdout == ("0 lost\n" if is_aioxide else "1 lost\n")
+
+
+def test_group_can_be_cancelled(run_child, is_aioxide):
+    child = run_child(
+        """
+        async def main():
+            async with namespace.TaskGroup() as group:
+                group.create_task(asyncio.sleep(60))
+                await asyncio.sleep(0)
+                group.cancel()
+            print("over")
+
+        namespace.run(main())
+        """,
+        arguments=QUIET,
+    )
+    is_right = is_aioxide or sys.version_info >= (3, 15)
+    assert (child.stdout == "over\n") == is_right
+
+
+def test_message_in_many_pieces_costs_one_wake_up(run_child, is_aioxide):
+    child = run_child(
+        """
+        async def main():
+            reader = namespace.StreamReader(loop=asyncio.get_running_loop())
+            reading = asyncio.ensure_future(reader.readexactly(100))
+            await asyncio.sleep(0)
+            waiters = []
+            for _ in range(100):
+                if reader._waiter not in waiters:
+                    waiters.append(reader._waiter)
+                reader.feed_data(b"x")
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            await reading
+            print(len(waiters), "times")
+
+        namespace.run(main())
+        """,
+        arguments=QUIET,
+    )
+    assert child.stdout == ("1 times\n" if is_aioxide else "100 times\n")

@@ -254,9 +254,18 @@ def test_every_name_of_asyncio_is_here():
     missing = [name for name in asyncio.__all__ if not hasattr(aioxide, name)]
     assert missing == []
     assert set(asyncio.__all__) <= set(aioxide.__all__)
-    for submodule in ("events", "futures", "queues", "sslproto", "trsock"):
+    for submodule in ("events", "futures", "sslproto", "trsock"):
         assert getattr(aioxide, submodule) is getattr(asyncio, submodule)
-    for submodule in ("locks", "runners", "streams", "taskgroups", "tasks", "threads", "timeouts"):
+    for submodule in (
+        "locks",
+        "queues",
+        "runners",
+        "streams",
+        "taskgroups",
+        "tasks",
+        "threads",
+        "timeouts",
+    ):
         ours, theirs = getattr(aioxide, submodule), getattr(asyncio, submodule)
         missing = [name for name in vars(theirs) if not hasattr(ours, name)]
         assert missing == []

@@ -422,24 +422,23 @@ def test_the_buffer_is_the_buffer(loop, namespace):
     assert reader.at_eof()
 
 
-def test_a_connection_goes_on_after_a_look_into_its_buffer(run, namespace):
-    async def main():
-        async def answer(reader, writer):
-            assert reader._buffer == b""
-            writer.write(await reader.readexactly(200_000))
-            writer.close()
-
-        server = await namespace.start_server(answer, "127.0.0.1", 0)
-        reader, writer = await namespace.open_connection(*server.sockets[0].getsockname())
+@on_loop
+async def test_a_connection_goes_on_after_a_look_into_its_buffer(loop, namespace):
+    async def answer(reader, writer):
         assert reader._buffer == b""
-        writer.write(bytes(200_000))
-        received = await reader.read()
-        assert (len(received), reader._buffer) == (200_000, b"")
+        writer.write(await reader.readexactly(200_000))
         writer.close()
-        await writer.wait_closed()
-        server.close()
 
-    run(main())
+    server = await namespace.start_server(answer, "127.0.0.1", 0)
+    reader, writer = await namespace.open_connection(*server.sockets[0].getsockname())
+    assert reader._buffer == b""
+    writer.write(bytes(200_000))
+    received = await reader.read()
+    assert (len(received), reader._buffer) == (200_000, b"")
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
 
 
 def test_how_a_reader_is_shown(loop, namespace):

@@ -20,6 +20,7 @@ from typing_extensions import disjoint_base
 from .reports import CancelRequest, Site
 
 __all__ = [
+    "NOTHING",
     "BaseEventLoop",
     "BaseTaskGroup",
     "BoundedSemaphore",
@@ -34,7 +35,6 @@ __all__ = [
     "LifoQueue",
     "Listener",
     "Lock",
-    "NOTHING",
     "PipeTransport",
     "PriorityQueue",
     "Queue",
@@ -156,6 +156,7 @@ class BaseEventLoop:
     @property
     def _reports_soon(self) -> bool: ...
     def _count_left(self, tasks: int, transports: int) -> None: ...
+    def _is_any_closing(self) -> bool: ...
     def _open_transports(self) -> list[tuple[Any, Site | None]]: ...
     def _check_closed(self) -> None: ...
     def _check_forked(self) -> None: ...

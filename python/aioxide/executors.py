@@ -25,6 +25,9 @@ __all__ = ("DefaultExecutor", "ExecutorMixin")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+# How long a run waits, at its end, for connections that were closed.
+PARTING_SECONDS = 0.25
+
 
 class DefaultExecutor(concurrent.futures.ThreadPoolExecutor):
     """The executor that a loop makes for itself: a `ThreadPoolExecutor` whose queue is native.
@@ -147,7 +150,15 @@ class ExecutorMixin:
 
         After that a RuntimeWarning names the threads that are left and what they are running, and
         the executor is left to itself (`asyncio.base_events`, the newest CPython).
+
+        `run()` awaits nothing after this, so connections that were closed get a moment here.
         """
+        try:
+            await self._shut_default_executor(timeout)
+        finally:
+            await self._part_from_closed()
+
+    async def _shut_default_executor(self: Any, timeout: float | None) -> None:  # noqa: ASYNC109
         self._executor_shutdown_called = True
         executor = self._default_executor
         if executor is None:
@@ -168,6 +179,17 @@ class ExecutorMixin:
             executor.shutdown(wait=False)
         else:
             thread.join()
+
+    async def _part_from_closed(self: Any) -> None:
+        """Let what was closed send the rest, say goodbye and be told of its end.
+
+        Otherwise the loop is closed under it. A quarter of a second is what aiohttp's documentation
+        tells its users to sleep at the end.
+        """
+        await asyncio.sleep(0)
+        deadline = self.time() + PARTING_SECONDS
+        while self._is_any_closing() and self.time() < deadline:  # noqa: ASYNC110  # at exit, once
+            await asyncio.sleep(0.002)
 
     def _join_executor(self: Any, executor: Any, finished: Any) -> None:
         try:

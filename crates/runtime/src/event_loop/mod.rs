@@ -290,6 +290,11 @@ impl BaseEventLoop {
         metrics::open_transports(this)
     }
 
+    /// Whether a transport that was closed still has something to send, or a goodbye to hear.
+    fn _is_any_closing(this: &Bound<'_, Self>) -> bool {
+        source::is_any_closing(this)
+    }
+
     fn _check_closed(&self, py: Python<'_>) -> PyResult<()> {
         self.check_open(py)
     }

@@ -244,6 +244,17 @@ pub fn open_transports<'py>(
     entries.into_iter().filter(is_open).map(shown).collect()
 }
 
+/// Whether a transport that was closed still has something to send, or a goodbye to hear.
+pub fn is_any_closing(event_loop: &Bound<'_, BaseEventLoop>) -> bool {
+    let py = event_loop.py();
+    event_loop.get().state.with(py, |state| {
+        state.sources.slots.iter().any(|(_, entry)| match &entry.source {
+            Source::Transport(transport) => transport.is_leaving(py),
+            _ => false,
+        })
+    })
+}
+
 /// The transport behind a token, as the program sees it.
 pub fn transport<'py>(
     event_loop: &Bound<'py, BaseEventLoop>,

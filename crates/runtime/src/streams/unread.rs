@@ -26,7 +26,7 @@ pub(super) struct ReaderState {
     pub(super) buffer: ReadBuffer<PyBackedBytes>,
     /// What a large read will return. While there is one, it holds all that is unread.
     pub(super) growing: Option<Box<Growing>>,
-    /// What somebody was given as `_buffer`: holds all that is unread too, and may be changed there.
+    /// What somebody was given as `_buffer`: all that is unread, which may be changed there.
     pub(super) shown: Option<Py<PyByteArray>>,
     pub(super) limit: usize,
     /// Whoever waits is of no use to be woken for fewer bytes than these.

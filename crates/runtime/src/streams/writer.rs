@@ -16,11 +16,12 @@ use super::reader::StreamReader;
 use crate::cpython::calls;
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
+use crate::cpython::instances;
 use crate::cpython::slots::Finalize;
 use crate::errors;
 use crate::event_loop::home::Home;
 use crate::protocols::stream_reader::StreamReaderProtocol;
-use crate::transports::stream::StreamTransport;
+use crate::transports::stream::{StreamTransport, writing};
 
 #[derive(Default)]
 struct WriterState {
@@ -152,7 +153,13 @@ impl StreamWriter {
     #[pyo3(signature = (data, /))]
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = data.py();
-        calls::method1(&self.transport_of(py)?, intern!(py, "write"), data).map(drop)
+        let transport = self.transport_of(py)?;
+        if instances::is_plain::<StreamTransport>(&transport)
+            && let Ok(own) = transport.cast_exact::<StreamTransport>()
+        {
+            return writing::write(own, data);
+        }
+        calls::method1(&transport, intern!(py, "write"), data).map(drop)
     }
 
     /// Sends an iterable of bytes objects.

@@ -61,6 +61,14 @@ impl Transport {
         }
     }
 
+    /// Closing and not yet closed; so is a connection whose TLS says goodbye.
+    pub fn is_leaving(&self, py: Python<'_>) -> bool {
+        match self {
+            Transport::Stream(transport) => transport.get().is_leaving(py),
+            Transport::Datagram(_) | Transport::Pipe(_) => self.is_closing(py),
+        }
+    }
+
     /// `connection_made`, then reading.
     pub fn begin(&self, py: Python<'_>) -> PyResult<()> {
         match self {

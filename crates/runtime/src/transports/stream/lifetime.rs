@@ -227,6 +227,15 @@ impl StreamTransport {
         self.state.with(py, |state| state.protocol.as_ref().map(|it| it.clone_ref(py)))
     }
 
+    /// Closing, or its TLS is.
+    pub fn is_leaving(&self, py: Python<'_>) -> bool {
+        let (closing, tls) = self.state.with(py, |state| match &state.protocol {
+            Some(Protocol::Tls(tls)) => (state.closing, Some(tls.clone_ref(py))),
+            _ => (state.closing, None),
+        });
+        closing || tls.is_some_and(|tls| tls.get().is_leaving(py))
+    }
+
     /// Closing, or closed.
     pub fn is_closing(&self, py: Python<'_>) -> bool {
         self.state.with(py, |state| state.closing)

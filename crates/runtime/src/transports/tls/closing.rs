@@ -18,6 +18,11 @@ use crate::errors;
 use crate::transports::news;
 
 impl TlsProtocol {
+    /// Whether goodbyes are being said.
+    pub fn is_leaving(&self, py: Python<'_>) -> bool {
+        matches!(self.phase(py), Phase::Flushing | Phase::Shutdown)
+    }
+
     /// `_start_shutdown`: the program closes, or the peer said goodbye.
     pub(super) fn start_shutdown(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
