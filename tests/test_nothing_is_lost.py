@@ -152,7 +152,7 @@ def test_what_was_written_before_the_end_is_sent(run_child, is_aioxide):
                 received += len(data)
             print(received)
 
-        thread = threading.Thread(target=receive)
+        thread = threading.Thread(target=receive, daemon=True)
         thread.start()
 
         class Told(asyncio.Protocol):
@@ -167,7 +167,8 @@ def test_what_was_written_before_the_end_is_sent(run_child, is_aioxide):
             returned.set()
 
         namespace.run(main())
-        thread.join()
+        if namespace is not asyncio:
+            thread.join()
         """,
         arguments=QUIET,
     )
