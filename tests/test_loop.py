@@ -214,6 +214,14 @@ def test_run_until_complete_refuses_the_future_of_another_loop(loop, new_loop):
     other.close()
 
 
+def stop_after(loop, turns):
+    """Stop the loop so many turns from now."""
+    if turns:
+        loop.call_soon(stop_after, loop, turns - 1)
+    else:
+        loop.stop()
+
+
 def test_run_until_complete_says_when_the_loop_was_stopped_first(loop):
     future = loop.create_future()
     loop.call_soon(loop.stop)
@@ -223,7 +231,7 @@ def test_run_until_complete_says_when_the_loop_was_stopped_first(loop):
     ran = []
     loop.call_soon(future.set_result, None)
     future.add_done_callback(lambda _: loop.call_soon(ran.append, "still running"))
-    loop.call_later(0.001, loop.stop)
+    stop_after(loop, 5)
     loop.run_forever()
     assert ran == ["still running"]
 
