@@ -173,9 +173,21 @@ class Barrier(asyncio.Barrier):
         self._cond._note_site(maker)
 
 
-async def enter(lock: Any) -> None:
-    """`__aenter__` of a lock that is not free, or has an `acquire` of its own."""
+async def enter_by_name(lock: Any) -> None:
+    """`__aenter__` of a lock that has an `acquire` of its own."""
     await lock.acquire()
+
+
+async def enter_in_line(lock: Lock | Semaphore) -> None:
+    """`__aenter__` of a lock that is not free."""
+    waiter = lock._line_up()
+    if waiter is not None:
+        try:
+            await waiter
+        except BaseException as error:
+            lock._give_up(waiter, error)
+            raise
+        lock._take_turn(waiter)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::waiters::{self, Waiters};
-use super::{LoopBound, yes};
+use super::LoopBound;
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::futures::Future;
@@ -60,7 +60,7 @@ impl Event {
         // In asyncio too, one that another's waking completes meanwhile is passed over.
         for waiter in self.waiters.all_pending(py)? {
             if !waiters::is_done(&waiter)? {
-                waiters::wake(&waiter, yes(py))?;
+                waiters::wake(&waiter)?;
             }
         }
         Ok(())

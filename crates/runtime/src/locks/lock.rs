@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::waiters::{self, Waiters};
-use super::{LoopBound, yes};
+use super::LoopBound;
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::cpython::instances;
@@ -91,10 +91,11 @@ impl Lock {
 
     fn __aenter__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = this.py();
-        if instances::is_plain::<Lock>(this.as_any()) && this.get().try_acquire(py)? {
+        let plain = instances::is_plain::<Lock>(this.as_any());
+        if plain && this.get().try_acquire(py)? {
             return settled(py);
         }
-        super::enter(this.as_any())
+        super::enter(this.as_any(), plain)
     }
 
     #[pyo3(signature = (exc_type, exc, tb, /))]
@@ -129,7 +130,7 @@ impl Lock {
     /// Lets the first who waits go on, unless it was woken or cancelled already.
     fn _wake_up_first(&self, py: Python<'_>) -> PyResult<()> {
         match self.waiters.first(py)? {
-            Some(first) if !waiters::is_done(&first)? => waiters::wake(&first, yes(py)),
+            Some(first) if !waiters::is_done(&first)? => waiters::wake(&first),
             _ => Ok(()),
         }
     }

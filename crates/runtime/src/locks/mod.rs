@@ -109,28 +109,24 @@ impl LoopBound {
     }
 }
 
-static ENTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static ENTER: PyOnceLock<[Py<PyAny>; 2]> = PyOnceLock::new();
 
-/// `__aenter__` of a lock that is not free, or whose `acquire` may be somebody else's: awaits
-/// `lock.acquire()`.
-pub fn enter<'py>(lock: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+/// `__aenter__` of a lock that is not free, or whose `acquire` may be somebody else's: then that is
+/// awaited, otherwise what ours does without a coroutine of its own.
+pub fn enter<'py>(lock: &Bound<'py, PyAny>, plain: bool) -> PyResult<Bound<'py, PyAny>> {
     let py = lock.py();
-    let enter = ENTER.get_or_try_init(py, || {
-        Ok::<_, PyErr>(py.import("aioxide.locks")?.getattr("enter")?.unbind())
+    let [by_name, in_line] = ENTER.get_or_try_init(py, || {
+        let module = py.import("aioxide.locks")?;
+        let function = |name| Ok::<_, PyErr>(module.getattr(name)?.unbind());
+        Ok::<_, PyErr>([function("enter_by_name")?, function("enter_in_line")?])
     })?;
-    enter.bind(py).call1((lock,))
+    if plain { in_line } else { by_name }.bind(py).call1((lock,))
 }
 
 /// What came of passing a turn on to the next who waits, because of `error`. There may be nobody to
 /// tell when a coroutine is closed, because its loop is closed too.
 pub fn unless_closing(error: &Bound<'_, PyAny>, passed: PyResult<()>) -> PyResult<()> {
     if error.is_instance_of::<PyGeneratorExit>() { Ok(()) } else { passed }
-}
-
-/// `True`, as an object.
-#[inline]
-pub fn yes(py: Python<'_>) -> Py<PyAny> {
-    pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind()
 }
 
 /// `lock.release()`, whatever that is there.

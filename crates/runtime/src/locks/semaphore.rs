@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyFloat, PyTuple};
 use pyo3::{IntoPyObjectExt, PyTraverseError};
 
 use super::waiters::{self, Waiters};
-use super::{LoopBound, yes};
+use super::LoopBound;
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::cpython::instances;
@@ -191,7 +191,7 @@ impl Semaphore {
         if plain && this.get().try_acquire(py)? {
             return settled(py);
         }
-        super::enter(this.as_any())
+        super::enter(this.as_any(), plain)
     }
 
     #[pyo3(signature = (exc_type, exc, tb, /))]
@@ -233,7 +233,7 @@ impl Semaphore {
     fn _wake_up_next(&self, py: Python<'_>) -> PyResult<bool> {
         let Some(next) = self.waiters.next_pending(py)? else { return Ok(false) };
         self.change(py, -1);
-        waiters::wake(&next, yes(py))?;
+        waiters::wake(&next)?;
         Ok(true)
     }
 

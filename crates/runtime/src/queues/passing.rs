@@ -129,7 +129,7 @@ impl By {
 fn wake_next_of(py: Python<'_>, line: &Waiters) -> PyResult<()> {
     while let Some(waiter) = line.pop(py)? {
         if !waiters::is_done(&waiter)? {
-            return waiters::wake(&waiter, py.None());
+            return waiters::wake(&waiter);
         }
     }
     Ok(())
@@ -141,7 +141,7 @@ pub fn wake_next_in(line: &Bound<'_, PyAny>) -> PyResult<()> {
     while line.is_truthy()? {
         let waiter = line.call_method0(intern!(py, "popleft"))?;
         if !waiters::is_done(&waiter)? {
-            return waiters::wake(&waiter, py.None());
+            return waiters::wake(&waiter);
         }
     }
     Ok(())
@@ -260,7 +260,7 @@ pub fn shut(queue: &Bound<'_, Queue>, immediate: bool) -> PyResult<()> {
     for side in [Side::Getters, Side::Putters] {
         while let Some(waiter) = queue.get().line(side).pop(py)? {
             if !waiters::is_done(&waiter)? {
-                waiters::wake(&waiter, py.None())?;
+                waiters::wake(&waiter)?;
             }
         }
     }
