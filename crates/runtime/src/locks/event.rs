@@ -5,8 +5,8 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::waiters::{self, Waiters};
 use super::LoopBound;
+use super::waiters::{self, Waiters};
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::futures::Future;

@@ -10,8 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyTuple};
 use pyo3::{IntoPyObjectExt, PyTraverseError};
 
-use super::waiters::{self, Waiters};
 use super::LoopBound;
+use super::waiters::{self, Waiters};
 use crate::cpython::cell::GilCell;
 use crate::cpython::imports::imports;
 use crate::cpython::instances;
