@@ -272,49 +272,6 @@ impl StreamReaderProtocol {
         Ok(!paused)
     }
 
-    /// `_drain_helper` up to its `await`.
-    ///
-    /// # Errors
-    /// `ConnectionResetError` once the connection is lost.
-    #[inline]
-    fn begin_drain(&self, py: Python<'_>) -> PyResult<Option<Py<Future>>> {
-        if self.takes_more(py)? {
-            return Ok(None);
-        }
-        let waiter = Py::new(py, Future::pending(py, self.home(py)?)?)?;
-        self.state.with(py, |state| state.drainers.push(waiter.clone_ref(py)));
-        Ok(Some(waiter))
-    }
-
-    /// `wait_closed` up to its `await`. Each who waits has a Future of its own: cancelling one
-    /// changes nothing for the others.
-    fn begin_close_wait(&self, py: Python<'_>) -> PyResult<Option<Py<Future>>> {
-        let (lost, failure) = self.state.with(py, |state| {
-            (state.connection_lost, state.failure.as_ref().map(|it| it.clone_ref(py)))
-        });
-        match failure {
-            Some(error) => Err(PyErr::from_value(error.into_bound(py))),
-            None if lost => Ok(None),
-            None => {
-                let waiter = Py::new(py, Future::pending(py, self.home(py)?)?)?;
-                self.state.with(py, |state| state.closers.push(waiter.clone_ref(py)));
-                Ok(Some(waiter))
-            }
-        }
-    }
-
-    /// Whoever waited does so no more.
-    fn end_wait(&self, py: Python<'_>, future: &Bound<'_, Future>) {
-        let old = self.state.with(py, |state| {
-            let take = |waiters: &mut Vec<Py<Future>>| {
-                let place = waiters.iter().position(|waiter| waiter.is(future))?;
-                Some(waiters.remove(place))
-            };
-            take(&mut state.drainers).or_else(|| take(&mut state.closers))
-        });
-        drop(old);
-    }
-
     /// The Future of `_closed`, made when it is asked for first.
     fn closed_future(&self, py: Python<'_>) -> PyResult<Py<Future>> {
         let (known, lost, failure) = self.state.with(py, |state| {
@@ -425,19 +382,43 @@ impl StreamReaderProtocol {
     }
 
     /// `_drain_helper` up to its `await`: None when more can be written, otherwise the Future to
-    /// wait for.
+    /// wait for. ConnectionResetError once the connection is lost.
     fn _line_up_to_drain(&self, py: Python<'_>) -> PyResult<Option<Py<Future>>> {
-        self.begin_drain(py)
+        if self.takes_more(py)? {
+            return Ok(None);
+        }
+        let waiter = Py::new(py, Future::pending(py, self.home(py)?)?)?;
+        self.state.with(py, |state| state.drainers.push(waiter.clone_ref(py)));
+        Ok(Some(waiter))
     }
 
-    /// `StreamWriter.wait_closed` up to its `await`: None when the connection is closed.
+    /// `StreamWriter.wait_closed` up to its `await`: None when the connection is closed. Each who
+    /// waits has a Future of its own: cancelling one changes nothing for the others.
     fn _line_up_to_close(&self, py: Python<'_>) -> PyResult<Option<Py<Future>>> {
-        self.begin_close_wait(py)
+        let (lost, failure) = self.state.with(py, |state| {
+            (state.connection_lost, state.failure.as_ref().map(|it| it.clone_ref(py)))
+        });
+        match failure {
+            Some(error) => Err(PyErr::from_value(error.into_bound(py))),
+            None if lost => Ok(None),
+            None => {
+                let waiter = Py::new(py, Future::pending(py, self.home(py)?)?)?;
+                self.state.with(py, |state| state.closers.push(waiter.clone_ref(py)));
+                Ok(Some(waiter))
+            }
+        }
     }
 
     /// Either of them after its `await`, however that ended.
     fn _leave(&self, waiter: &Bound<'_, Future>) {
-        self.end_wait(waiter.py(), waiter);
+        let old = self.state.with(waiter.py(), |state| {
+            let take = |waiters: &mut Vec<Py<Future>>| {
+                let place = waiters.iter().position(|own| own.is(waiter))?;
+                Some(waiters.remove(place))
+            };
+            take(&mut state.drainers).or_else(|| take(&mut state.closers))
+        });
+        drop(old);
     }
 
     fn _get_close_waiter(&self, py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<Py<Future>> {

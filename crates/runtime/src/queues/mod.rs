@@ -183,7 +183,7 @@ impl Queue {
     /// Puts an item at once; QueueFull when there is no free slot, QueueShutDown when the queue was
     /// shut down.
     fn put_nowait(this: &Bound<'_, Self>, item: &Bound<'_, PyAny>) -> PyResult<()> {
-        passing::put_now(this, item)
+        By::of(this).put_now(this, item)
     }
 
     /// `get` up to its next `await`: the item, or NOTHING.
@@ -219,7 +219,7 @@ impl Queue {
 
     /// Takes an item at once; QueueEmpty when there is none, QueueShutDown when there will be none.
     fn get_nowait<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        passing::get_now(this)
+        By::of(this).get_now(this)
     }
 
     /// Says that the work on an item that was taken is done. ValueError when it is said of more

@@ -89,8 +89,9 @@ impl By {
         }
     }
 
+    /// `Queue.put_nowait`.
     #[inline]
-    fn put_now(self, queue: &Bound<'_, Queue>, item: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub fn put_now(self, queue: &Bound<'_, Queue>, item: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = queue.py();
         if queue.get().is_shut(py) {
             return Err(shut_down(py));
@@ -103,8 +104,9 @@ impl By {
         self.wake_next(queue, Side::Getters)
     }
 
+    /// `Queue.get_nowait`.
     #[inline]
-    fn get_now<'py>(self, queue: &Bound<'py, Queue>) -> PyResult<Bound<'py, PyAny>> {
+    pub fn get_now<'py>(self, queue: &Bound<'py, Queue>) -> PyResult<Bound<'py, PyAny>> {
         let py = queue.py();
         if self.is_empty(queue)? {
             return Err(match queue.get().is_shut(py) {
@@ -145,18 +147,6 @@ pub fn wake_next_in(line: &Bound<'_, PyAny>) -> PyResult<()> {
         }
     }
     Ok(())
-}
-
-/// `Queue.put_nowait`.
-#[inline]
-pub fn put_now(queue: &Bound<'_, Queue>, item: &Bound<'_, PyAny>) -> PyResult<()> {
-    By::of(queue).put_now(queue, item)
-}
-
-/// `Queue.get_nowait`.
-#[inline]
-pub fn get_now<'py>(queue: &Bound<'py, Queue>) -> PyResult<Bound<'py, PyAny>> {
-    By::of(queue).get_now(queue)
 }
 
 /// `Queue.put` up to its next `await`: None when the item is put, otherwise the Future to wait for.
