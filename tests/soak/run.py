@@ -20,7 +20,7 @@ import time
 import traceback
 
 from field import PATIENCE, Field, check
-from figures import Figures
+from figures import Figures, descriptors
 from traffic import TRAFFIC
 from work import WORK, signals
 
@@ -154,7 +154,7 @@ def main():
     said, figures, complaints = [], Figures(), []
     listen_to_the_interpreter(said)
     faulthandler.dump_traceback_later(options.seconds * 1.2 + 4 * PATIENCE, exit=True)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with (
         tempfile.TemporaryDirectory() as directory,
         asyncio.Runner(loop_factory=factory) as runner,
@@ -169,7 +169,7 @@ def main():
     faulthandler.cancel_dump_traceback_later()
     if not complaints:
         complaints += figures.complaints()
-        if (after := len(os.listdir("/proc/self/fd"))) > before:
+        if (after := descriptors()) > before:
             complaints.append(f"descriptors after the loop was closed: {before} -> {after}")
     complaints += [f"the interpreter or asyncio said: {message}" for message in said[:3]]
     report(options, field, figures, complaints)
