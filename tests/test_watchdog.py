@@ -264,6 +264,61 @@ def test_signal_that_was_let_go_does_not_end_the_program(start):
     assert "The event loop was blocked for about" in errors
 
 
+@pytest.mark.parametrize("doing", ["time.sleep(0.8)", "sum(range(3 * 10**7))"])
+def test_program_lives_that_blocks_while_the_locals_of_a_function_are_dropped(start, doing):
+    """CPython 3.13's faulthandler cannot read the frames there: it would end the process."""
+    code = f"""
+    class Slow:
+        def __del__(self):
+            {doing}
+
+    def key(item):
+        slow = Slow()
+        return item
+
+    async def main():
+        asyncio.get_running_loop().set_stall_threshold(0.1)
+        await asyncio.sleep(0.1)
+        sorted([1], key=key)
+        print("lives")
+
+    aioxide.run(main())
+    """
+    output, errors = ended(start(code))
+    assert output == "lives\n"
+    assert "The event loop was blocked for about" in errors
+
+
+def test_program_lives_that_is_asked_where_it_is_all_the_time(start):
+    """Wherever a signal finds it: in calls from C, generators, finalizers, exceptions."""
+    code = """
+    class Dropped:
+        def __del__(self):
+            pass
+
+    def dropping(item):
+        dropped = [Dropped(), Dropped()]
+        return item
+
+    def numbers():
+        yield from (dropping(number) for number in range(5))
+
+    async def main():
+        asyncio.get_running_loop().set_stall_threshold(0.001)
+        for _ in range(300):
+            until = time.monotonic() + 0.005
+            while time.monotonic() < until:
+                sorted(numbers(), key=dropping)
+            await asyncio.sleep(0)
+        print("lives")
+
+    logging.disable()
+    aioxide.run(main())
+    """
+    output, _ = ended(start(code))
+    assert output == "lives\n"
+
+
 def test_names_that_are_not_ascii_are_told_as_they_are(start):
     code = """
     def größe():

@@ -245,7 +245,7 @@ fn tell(still: Duration, stack: &[Place]) {
         ));
     }
     if stack.is_empty() {
-        text.push_str("  where is not known: its thread answers no signal\n");
+        text.push_str("  where is not known: its thread answers no signal, or leaves a function\n");
     }
     // There is nobody to tell that nobody can be told.
     let _ = std::io::stderr().write_all(text.as_bytes());

@@ -18,6 +18,7 @@
 //! | [`stacks`] | where a thread is, asked without the interpreter |
 //! | [`imports`] | every Python object we need, imported once |
 //! | [`instances`] | what an instance carries, and which line of Python made it |
+//! | [`walking`] | keep `faulthandler` from frames that it cannot read |
 //! | [`version`] | every `cfg(Py_3_xx)`: same signature on every Python |
 
 pub mod buffers;
@@ -35,3 +36,4 @@ pub mod openssl;
 pub mod slots;
 pub mod stacks;
 pub mod version;
+mod walking;

@@ -16,6 +16,8 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::walking;
+
 /// How often, and how many times, the file is looked at for the answer.
 const GLANCE: Duration = Duration::from_millis(1);
 const GLANCES: u32 = 40;
@@ -28,6 +30,8 @@ struct Channel {
     signal: i32,
     /// A question was not answered in time: its answer must come before another one is asked.
     owed: bool,
+    /// How many questions had been declined when this one was given up.
+    declined: u32,
     /// Made by the parent of this process, which writes to the same file.
     inherited: bool,
 }
@@ -62,8 +66,10 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
     keywords.set_item("all_threads", false)?;
     keywords.set_item("chain", false)?;
     py.import("faulthandler")?.call_method("register", (signal,), Some(&keywords))?;
+    walking::guard(py, signal)?;
     // Only now may the file that an earlier registration named be closed.
-    let old = channel().replace(Channel { file, signal, owed: false, inherited: false });
+    let old =
+        channel().replace(Channel { file, signal, owed: false, declined: 0, inherited: false });
     drop(old);
     Ok(())
 }
@@ -97,12 +103,14 @@ fn mask(name: &str) -> u64 {
 pub fn ask(thread: i32) -> Option<String> {
     let mut channel = channel();
     let channel = channel.as_mut().filter(|open| !open.inherited)?;
-    if channel.owed && length(&channel.file) == 0 {
+    let answered = length(&channel.file) > 0 || walking::declined() != channel.declined;
+    if channel.owed && !answered {
         return None;
     }
     channel.owed = false;
     channel.file.set_len(0).ok()?;
     channel.file.seek(SeekFrom::Start(0)).ok()?;
+    let mut declined = walking::declined();
     // Uncaught, the signal would end the process: `faulthandler` may have been told to let go.
     if mask("SigCgt:") & bit(channel.signal) == 0 || !send(thread, channel.signal) {
         return None;
@@ -114,8 +122,16 @@ pub fn ask(thread: i32) -> Option<String> {
         if written > 0 && written == before {
             break;
         }
+        let now = walking::declined();
+        if now != declined {
+            declined = now;
+            if !send(thread, channel.signal) {
+                return None;
+            }
+        }
     }
-    channel.owed = written == 0;
+    channel.declined = declined;
+    channel.owed = written == 0 && walking::declined() == declined;
     channel.file.seek(SeekFrom::Start(0)).ok()?;
     let mut text = Vec::new();
     channel.file.read_to_end(&mut text).ok()?;

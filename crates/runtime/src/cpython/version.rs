@@ -9,6 +9,12 @@ use pyo3::types::PyDict;
 
 use super::imports::imports;
 
+/// Whether `faulthandler` takes the mark of an entry from C for a frame with code (see `walking`).
+pub const DUMPS_ENTRY_FRAMES: bool = cfg!(all(Py_3_13, not(Py_3_14)));
+
+/// Where a `PyThreadState` of CPython 3.13 has its innermost frame, in bytes.
+pub const CURRENT_FRAME: usize = 72;
+
 /// Makes `task` the current one of `event_loop`.
 #[inline]
 pub fn set_current_task(event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
