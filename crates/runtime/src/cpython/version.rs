@@ -9,11 +9,57 @@ use pyo3::types::PyDict;
 
 use super::imports::imports;
 
-/// Whether `faulthandler` takes the mark of an entry from C for a frame with code (see `walking`).
-pub const DUMPS_ENTRY_FRAMES: bool = cfg!(all(Py_3_13, not(Py_3_14)));
+/// Where the interpreter has what `walking` looks at, in bytes. What Python says is compared with it
+/// before it is relied on, so a release that differs costs the stacks and nothing else.
+pub mod layout {
+    /// From a `PyThreadState` to the pointer at its innermost frame: one offset, or through a
+    /// `_PyCFrame`, two.
+    pub const INNERMOST: &[usize] = if cfg!(Py_3_14) {
+        &[64]
+    } else if cfg!(Py_3_13) {
+        &[72]
+    } else if cfg!(Py_3_12) {
+        &[56, 0]
+    } else {
+        &[56, 8]
+    };
 
-/// Where a `PyThreadState` of CPython 3.13 has its innermost frame, in bytes.
-pub const CURRENT_FRAME: usize = 72;
+    /// From a `_PyInterpreterFrame` to its code.
+    pub const CODE: usize = if cfg!(Py_3_12) { 0 } else { 32 };
+    /// To the frame that called it.
+    pub const PREVIOUS: usize = if cfg!(Py_3_12) { 8 } else { 48 };
+    /// To the instruction that it is at.
+    pub const INSTRUCTION: usize = 56;
+    /// To who owns it, one byte.
+    pub const OWNER: usize = if cfg!(Py_3_14) {
+        74
+    } else if cfg!(Py_3_12) {
+        70
+    } else {
+        69
+    };
+
+    /// From a code object to its first instruction.
+    pub const INSTRUCTIONS: usize = if cfg!(Py_3_14) {
+        208
+    } else if cfg!(Py_3_13) {
+        200
+    } else if cfg!(Py_3_12) {
+        192
+    } else {
+        184
+    };
+
+    /// From this owner on a frame only marks where C entered the interpreter, and may have no code.
+    /// In 3.12 such a mark (3) has code of its own, and 3.11 knows none.
+    pub const ENTRY: u8 = if cfg!(Py_3_13) { 3 } else { 4 };
+
+    /// From 3.14 on the lowest bits of the pointer at the code say how it is counted.
+    pub const TAG: usize = if cfg!(Py_3_14) { 3 } else { 0 };
+
+    /// From 3.14 on the upper half of a count of references holds flags.
+    pub const COUNT_FILLS_WORD: bool = cfg!(not(Py_3_14));
+}
 
 /// Makes `task` the current one of `event_loop`.
 #[inline]

@@ -1,19 +1,28 @@
 //! Whether `faulthandler` can walk the frames of the thread that its signal interrupted.
 //!
-//! CPython 3.13 (only that one) marks where C entered the interpreter by a frame without code. Its
-//! `faulthandler` steps over such a frame when it follows one of Python; where it is the innermost,
-//! or follows another, it reads the code that is not there, and the process dies of SIGSEGV. Both
-//! are so while a function that C called drops its locals: for an instant each time, and for long
-//! when a finalizer among them blocks. So the signal comes here first.
+//! It is made for threads that crashed or stand still, and reads what is not there in one that the
+//! signal caught on its way:
+//! - entering the interpreter, CPython 3.11 and 3.12 link a `_PyCFrame` a few instructions before
+//!   they fill it in: its frame is then whatever the C stack held before;
+//! - CPython 3.13 marks where C entered by a frame without code. `faulthandler` steps over such a
+//!   frame when it follows one of Python; it reads its code where it is the innermost, or follows
+//!   another. Both are so while a function that C called drops its locals: for an instant each
+//!   time, and for long when a finalizer among them blocks.
+//!
+//! Either ends the process with SIGSEGV. So the signal comes here first. All that `faulthandler`
+//! would follow is read beforehand by a system call, which refuses an address that is none. While
+//! the thread is in the handler its frames do not change, so what was read is what will be.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::version::{CURRENT_FRAME, DUMPS_ENTRY_FRAMES};
+use super::version::layout::{
+    CODE, COUNT_FILLS_WORD, ENTRY, INNERMOST, INSTRUCTION, INSTRUCTIONS, OWNER, PREVIOUS, TAG,
+};
 
 /// What `faulthandler` installed for the signal.
 static DUMP: AtomicUsize = AtomicUsize::new(0);
@@ -22,35 +31,20 @@ static DECLINED: AtomicU32 = AtomicU32::new(0);
 
 /// More frames than `faulthandler` writes.
 const MOST_FRAMES: usize = 256;
-/// `FRAME_OWNED_BY_CSTACK`.
-const ENTRY: u8 = 3;
-
-/// `_PyInterpreterFrame` of CPython 3.13, as far as it is looked at.
-#[repr(C)]
-struct Frame {
-    code: *const ffi::PyObject,
-    previous: *const Frame,
-    objects: [usize; 6],
-    stack_top: c_int,
-    return_offset: u16,
-    owner: u8,
-}
+const WORD: usize = size_of::<usize>();
 
 /// How many questions were declined so far, by all threads.
 pub fn declined() -> u32 {
     DECLINED.load(Ordering::Relaxed)
 }
 
-/// Puts the look at the frames before what `faulthandler` does on `signal`, where that is needed.
-/// `faulthandler` must be registered for it.
+/// Puts the look at the frames before what `faulthandler` does on `signal`. `faulthandler` must be
+/// registered for it.
 ///
 /// # Errors
-/// `RuntimeError` if the frames of this interpreter are not laid out as expected, `OSError` if the
-/// signal is not to be had.
+/// `RuntimeError` if the frames of this interpreter are not laid out as expected or the system lets
+/// nobody read them, `OSError` if the signal is not to be had.
 pub fn guard(py: Python<'_>, signal: c_int) -> PyResult<()> {
-    if !DUMPS_ENTRY_FRAMES {
-        return Ok(());
-    }
     if !frames_are_known(py)? {
         return Err(PyRuntimeError::new_err("the frames of this interpreter are not known"));
     }
@@ -78,55 +72,142 @@ pub fn guard(py: Python<'_>, signal: c_int) -> PyResult<()> {
 
 extern "C" fn answer(signal: c_int) {
     let dump = DUMP.load(Ordering::Relaxed);
-    // SAFETY: the frames are this thread's, which stands still in this handler; their layout was
-    // verified. `DUMP` is what `sigaction` gave, a function that takes the number of the signal
-    // and may be called in a handler; zero and one are "default" and "ignore".
+    // SAFETY: a handler has to leave `errno` as it found it; this is where the thread has it.
+    // `DUMP` is what `sigaction` gave, a function that takes the number of the signal and may be
+    // called in a handler; zero and one are "default" and "ignore".
     unsafe {
-        if !innermost().is_none_or(|frame| can_be_walked(frame)) {
+        let error = *libc::__errno_location();
+        if !can_be_walked() {
             DECLINED.fetch_add(1, Ordering::Relaxed);
         } else if dump > 1 {
             std::mem::transmute::<usize, extern "C" fn(c_int)>(dump)(signal);
         }
+        *libc::__errno_location() = error;
     }
 }
 
-/// The innermost frame of this thread; None if it is none of Python's.
-///
-/// # Safety
-/// The interpreter must be one whose thread states have the frame at `CURRENT_FRAME`.
-unsafe fn innermost() -> Option<*const Frame> {
-    // SAFETY: asks for a value of the thread's own, as `faulthandler` does in its handler.
-    let state = unsafe { ffi::PyGILState_GetThisThreadState() };
-    // SAFETY: a thread state that is not null is alive, and has the pointer there.
-    (!state.is_null())
-        .then(|| unsafe { state.cast::<*const Frame>().byte_add(CURRENT_FRAME).read() })
+/// What stands at an address, which may be none.
+fn read<const WORDS: usize>(address: usize) -> Option<[usize; WORDS]> {
+    let mut words = [0; WORDS];
+    let size = size_of_val(&words);
+    let local = libc::iovec { iov_base: words.as_mut_ptr().cast::<c_void>(), iov_len: size };
+    let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: size };
+    // SAFETY: the kernel writes `size` bytes into `words`, or fewer, and answers a bad address with
+    // an error. The call may be made in a handler of signals.
+    let copied = unsafe {
+        libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
+    };
+    (usize::try_from(copied) == Ok(size)).then_some(words)
 }
 
-/// # Safety
-/// The frame must be null or one of a thread that stands still.
-unsafe fn can_be_walked(mut frame: *const Frame) -> bool {
+/// A frame, as far as it is looked at.
+struct Frame {
+    code: usize,
+    previous: usize,
+    instruction: usize,
+    owner: u8,
+}
+
+impl Frame {
+    fn read(address: usize) -> Option<Self> {
+        let words = read::<10>(address)?;
+        Some(Self {
+            code: words[CODE / WORD] & !TAG,
+            previous: words[PREVIOUS / WORD],
+            instruction: words[INSTRUCTION / WORD],
+            owner: words[OWNER / WORD].to_ne_bytes()[OWNER % WORD],
+        })
+    }
+}
+
+/// A code object, as far as `faulthandler` reads it. The fields are where they are in all versions.
+struct Code {
+    units: usize,
+    filename: usize,
+    name: usize,
+    lines: usize,
+}
+
+impl Code {
+    /// The size of a unit of instructions.
+    const UNIT: usize = 2;
+
+    fn read(address: usize) -> Option<Self> {
+        let words = read::<18>(address)?;
+        let code = Self { units: words[2], filename: words[14], name: words[15], lines: words[17] };
+        is_object(&words, &raw const ffi::PyCode_Type).then_some(code)
+    }
+
+    /// Whether what it points at is what it should be, and the instruction is one of its own.
+    fn is_whole(&self, address: usize, instruction: usize) -> bool {
+        let first = address.wrapping_add(INSTRUCTIONS);
+        // A frame that was not entered yet is at the unit before the first.
+        let unit = instruction.wrapping_sub(first).wrapping_add(Self::UNIT) / Self::UNIT;
+        unit <= self.units
+            && points_at(self.filename, &raw const ffi::PyUnicode_Type)
+            && points_at(self.name, &raw const ffi::PyUnicode_Type)
+            && points_at(self.lines, &raw const ffi::PyBytes_Type)
+    }
+}
+
+/// Whether an object that is alive begins with these words. In one that was freed, the link to the
+/// next free block is where the count of references was.
+fn is_object(words: &[usize], kind: *const ffi::PyTypeObject) -> bool {
+    let count = words[0];
+    words[1] == kind.addr() && u32::try_from(count).map_or(!COUNT_FILLS_WORD, |count| count > 0)
+}
+
+fn points_at(address: usize, kind: *const ffi::PyTypeObject) -> bool {
+    read::<2>(address).is_some_and(|words| is_object(&words, kind))
+}
+
+/// The innermost frame of this thread: zero if it is none of Python's, None if nobody can tell.
+fn innermost() -> Option<usize> {
+    // SAFETY: asks for a value of the thread's own, as `faulthandler` does in its handler.
+    let state = unsafe { ffi::PyGILState_GetThisThreadState() };
+    if state.is_null() {
+        return Some(0);
+    }
+    INNERMOST.iter().try_fold(state.addr(), |address, offset| {
+        read::<1>(address.wrapping_add(*offset)).map(|words| words[0])
+    })
+}
+
+/// Whether all that `faulthandler` would read is there.
+fn can_be_walked() -> bool {
+    let Some(mut address) = innermost() else { return false };
     let mut after_entry = true;
     for _ in 0..MOST_FRAMES {
-        if frame.is_null() {
+        if address == 0 {
             break;
         }
-        // SAFETY: each frame stays where it is while the frames that it called do.
-        let (owner, previous) = unsafe { ((*frame).owner, (*frame).previous) };
-        if owner == ENTRY && after_entry {
+        let Some(frame) = Frame::read(address) else { return false };
+        let is_entry = frame.owner >= ENTRY;
+        let readable = if is_entry {
+            !after_entry
+        } else {
+            Code::read(frame.code).is_some_and(|code| code.is_whole(frame.code, frame.instruction))
+        };
+        if !readable {
             return false;
         }
-        (after_entry, frame) = (owner == ENTRY, previous);
+        (after_entry, address) = (is_entry, frame.previous);
     }
     true
 }
 
 /// Whether this thread's innermost frame is where we look, and what Python says of it.
 fn frames_are_known(py: Python<'_>) -> PyResult<bool> {
-    let code = py.import("sys")?.call_method0("_getframe")?.getattr("f_code")?;
-    // SAFETY: the thread is attached, so that it has a state, and Python code called us, so that
-    // it has a frame. The offset is fixed for all releases of a version.
-    unsafe {
-        let Some(frame) = innermost().filter(|frame| !frame.is_null()) else { return Ok(false) };
-        Ok((*frame).code == code.as_ptr().cast_const() && (*frame).owner < ENTRY)
-    }
+    let frame = py.import("sys")?.call_method0("_getframe")?;
+    let code = frame.getattr("f_code")?;
+    let instruction: usize = frame.getattr("f_lasti")?.extract()?;
+    let Some(found) = innermost().and_then(Frame::read) else { return Ok(false) };
+    let Some(read) = Code::read(found.code) else { return Ok(false) };
+    let address = code.as_ptr().addr();
+    Ok(found.owner < ENTRY
+        && found.code == address
+        && found.instruction == address + INSTRUCTIONS + instruction
+        && read.filename == code.getattr("co_filename")?.as_ptr().addr()
+        && read.name == code.getattr("co_name")?.as_ptr().addr()
+        && can_be_walked())
 }
