@@ -9,8 +9,8 @@ use pyo3::types::PyDict;
 
 use super::imports::imports;
 
-/// Where the interpreter has what `walking` looks at, in bytes. What Python says is compared with it
-/// before it is relied on, so a release that differs costs the stacks and nothing else.
+/// Where the interpreter has what `walking` looks at, in bytes. It is compared with what Python
+/// says before it is relied on, so a release that differs costs the stacks and nothing else.
 pub mod layout {
     /// From a `PyThreadState` to the pointer at its innermost frame: one offset, or through a
     /// `_PyCFrame`, two.
