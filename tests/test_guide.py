@@ -146,7 +146,14 @@ def start(way, program, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(HERE),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            # A busy machine takes long for what needs no time.
+            "AIOXIDE_STALL_THRESHOLD": "0",
+            **environment,
+        },
     )
 
 

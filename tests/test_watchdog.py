@@ -193,6 +193,33 @@ def test_threshold_can_be_set_and_switched_off(start):
     assert "blocked" in after
 
 
+@pytest.mark.parametrize(
+    ("given", "threshold", "told"),
+    [
+        ("0.5", 0.5, ""),
+        (" 3 ", 3.0, ""),
+        ("0", None, ""),
+        ("", 0.25, ""),
+        ("soon", 0.25, 'must be a number of seconds, 0 to report nothing, not "soon"\n'),
+        ("-1", 0.25, 'must be a number of seconds, 0 to report nothing, not "-1"\n'),
+    ],
+)
+def test_threshold_of_a_process_comes_from_its_environment(
+    monkeypatch, start, given, threshold, told
+):
+    monkeypatch.setenv("AIOXIDE_STALL_THRESHOLD", given)
+    code = """
+    async def main():
+        print(asyncio.get_running_loop().get_stall_threshold())
+
+    aioxide.run(main())
+    aioxide.run(main())
+    """
+    output, errors = ended(start(code))
+    assert output == f"{threshold}\n" * 2
+    assert errors == (told and f"aioxide: AIOXIDE_STALL_THRESHOLD {told}")
+
+
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
 def test_threshold_must_be_a_positive_number(seconds):
     loop = aioxide.new_event_loop()

@@ -36,6 +36,9 @@ pub struct Sample {
 pub struct Stall {
     /// How long, as far as the observer saw it.
     pub lasted: Duration,
+    /// The beat that was noted last, and how long those before it lasted: a turn may have several.
+    beats: u64,
+    before: Duration,
     /// Where the thread was meanwhile, oldest first.
     pub samples: Vec<Sample>,
 }
@@ -123,7 +126,10 @@ impl Pulse {
         if self.beats() != beats {
             return;
         }
-        stall.lasted = sample.after;
+        if stall.beats != beats {
+            (stall.beats, stall.before) = (beats, stall.lasted);
+        }
+        stall.lasted = stall.before + sample.after;
         if stall.samples.len() < SAMPLES_KEPT {
             stall.samples.push(sample);
         }
@@ -133,8 +139,8 @@ impl Pulse {
     /// Notes that a stall goes on.
     pub fn prolong(&self, beats: u64, lasted: Duration) {
         let mut stall = self.lock();
-        if self.beats() == beats && !stall.samples.is_empty() {
-            stall.lasted = lasted;
+        if self.beats() == beats && stall.beats == beats && !stall.samples.is_empty() {
+            stall.lasted = stall.before + lasted;
         }
     }
 
@@ -280,6 +286,19 @@ mod tests {
         assert_eq!((stall.lasted, stall.samples.len()), (TICK * 3, 1));
         assert_eq!(stall.samples[0].stack, [place]);
         assert!(!pulse.has_stall() && pulse.take_stall().is_none());
+    }
+
+    #[test]
+    fn a_beat_that_follows_a_stall_in_the_same_turn_neither_shortens_nor_prolongs_it() {
+        let pulse = Pulse::default();
+        pulse.beat();
+        pulse.note(pulse.beats(), Sample { after: TICK * 4, stack: Vec::new() });
+        pulse.beat();
+        pulse.prolong(pulse.beats(), TICK);
+        assert_eq!(pulse.lock().lasted, TICK * 4);
+        pulse.note(pulse.beats(), Sample { after: TICK * 5, stack: Vec::new() });
+        pulse.prolong(pulse.beats(), TICK * 6);
+        assert_eq!(pulse.take_stall().unwrap().lasted, TICK * 10);
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! seen like any other. It runs while a loop runs and sleeps otherwise. The loop itself reports a
 //! stall when it is over (`event_loop::report`); one that goes on is told to stderr meanwhile.
 
+use std::env;
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -15,8 +16,10 @@ use pyo3::prelude::*;
 
 use crate::cpython::stacks;
 
-/// How long a step may take before it is reported, unless the program says otherwise.
-pub const THRESHOLD: Duration = Duration::from_millis(250);
+/// How long a step may take before it is reported, unless somebody says otherwise.
+const THRESHOLD: Duration = Duration::from_millis(250);
+/// Says otherwise for a whole process, in seconds; zero reports nothing.
+const VARIABLE: &str = "AIOXIDE_STALL_THRESHOLD";
 
 /// Looks per threshold, while a loop is at work; while all of them wait there are fewer.
 const LOOKS: u32 = 8;
@@ -39,6 +42,24 @@ pub fn threshold(seconds: Option<f64>) -> PyResult<Duration> {
         PyValueError::new_err(format!(
             "a positive number of seconds or None is expected, got {seconds}"
         ))
+    })
+}
+
+/// The threshold of a loop for which the program has set none.
+pub fn usual_threshold() -> Duration {
+    static USUAL: OnceLock<Duration> = OnceLock::new();
+    *USUAL.get_or_init(|| {
+        let Some(given) = env::var_os(VARIABLE).filter(|given| !given.is_empty()) else {
+            return THRESHOLD;
+        };
+        let seconds = given.to_str().and_then(|given| given.trim().parse().ok());
+        seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_else(|| {
+            let allowed = "a number of seconds, 0 to report nothing";
+            let text = format!("aioxide: {VARIABLE} must be {allowed}, not {given:?}\n");
+            // There is nobody to tell that nobody can be told.
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            THRESHOLD
+        })
     })
 }
 

@@ -164,7 +164,7 @@ impl LoopState {
         let kernel = (|| {
             let (poller, mailbox) = (Poller::new()?, Mailbox::new()?);
             let pulse = Arc::new(Pulse::default());
-            pulse.set_threshold(watchdog::THRESHOLD);
+            pulse.set_threshold(watchdog::usual_threshold());
             Ok(Kernel { poller, mailbox, pulse })
         })()
         .map_err(|error: std::io::Error| errors::from_io(&error))?;
